@@ -1,0 +1,89 @@
+"""From a grid of patch distances to the anomaly map and the image's score.
+
+Bilinear upsampling and a Gaussian blur are both linear and separable, so the two together are a
+matrix for the rows and a matrix for the columns: ``map = M_h @ grid @ M_w.T``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+
+def upsampling_matrix(n_in: int, n_out: int) -> np.ndarray:
+    """Bilinear interpolation of `n_in` cells to `n_out` pixels along one axis.
+
+    Cell and pixel centres are half a step from the border (``align_corners=False`` in torch's
+    terms); beyond the outermost centres the border value is repeated.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Number of grid cells and of pixels.
+
+    Returns
+    -------
+    matrix : ndarray of shape (n_out, n_in), float64
+        Rows sum to one.
+    """
+    centres = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+    left = np.minimum(centres.astype(int), max(n_in - 2, 0))
+    weight = centres - left
+    matrix = np.zeros((n_out, n_in))
+    rows = np.arange(n_out)
+    matrix[rows, left] = 1 - weight
+    matrix[rows, np.minimum(left + 1, n_in - 1)] += weight
+    return matrix
+
+
+@lru_cache(maxsize=32)
+def map_matrix(n_in: int, n_out: int, sigma: float) -> np.ndarray:
+    """Upsampling and Gaussian blur along one axis as one matrix.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Number of grid cells and of pixels.
+    sigma : float
+        Standard deviation of the blur in pixels; 0 leaves it out. The blur is that of
+        :func:`scipy.ndimage.gaussian_filter` with its defaults (half-sample symmetric border,
+        cut at four standard deviations).
+
+    Returns
+    -------
+    matrix : ndarray of shape (n_out, n_in), float64
+    """
+    matrix = upsampling_matrix(n_in, n_out)
+    return gaussian_filter1d(matrix, sigma, axis=0) if sigma > 0 else matrix
+
+
+def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -> torch.Tensor:
+    """Anomaly maps of a batch of distance grids (section 3.3 of the PaDiM paper).
+
+    Parameters
+    ----------
+    distances : tensor of shape (n_samples, grid_height, grid_width)
+        Mahalanobis distances, on any device.
+    size : tuple of int
+        Height and width of the maps in pixels.
+    sigma : float
+        Standard deviation of the Gaussian blur in pixels.
+
+    Returns
+    -------
+    maps : tensor of shape (n_samples, height, width)
+        Higher is more anomalous; dtype and device of `distances`.
+    """
+    rows, columns = (
+        torch.as_tensor(map_matrix(n_in, n_out, sigma)).to(distances)
+        for n_in, n_out in zip(distances.shape[1:], size, strict=True)
+    )
+    return rows @ (distances @ columns.T)
+
+
+def image_scores(maps: torch.Tensor) -> torch.Tensor:
+    """Score of each image: the highest value of its anomaly map, of shape (n_samples,)."""
+    return maps.amax(dim=(1, 2))

@@ -1,0 +1,60 @@
+"""Where tensors are computed: the `device` parameter."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+
+def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> torch.device:
+    """Turn the `device` parameter into a device that is there.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"auto"`` is the GPU if torch sees one (CUDA or ROCm), else the CPU.
+    fall_back : bool, default=False
+        Use the CPU, with a warning, where the device asked for is missing: a model that was
+        fitted on a GPU also scores on a machine without one.
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or missing and `fall_back` is False.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows: use 'auto', 'cpu', 'cuda' or "
+            "'cuda:1', for instance."
+        ) from error
+    problem = _why_missing(resolved)
+    if problem is None:
+        return resolved
+    if not fall_back:
+        raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.")
+    warnings.warn(f"device={device!r}: {problem} The CPU is used instead.", stacklevel=3)
+    return torch.device("cpu")
+
+
+def _why_missing(device: torch.device) -> str | None:
+    """Say what is missing for `device`, or None if it can be used."""
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return "torch sees no CUDA GPU on this machine."
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            return f"torch sees {torch.cuda.device_count()} GPU(s), numbered from 0."
+        return None
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises many kinds, by device type and build
+        return f"torch cannot use it on this machine ({type(error).__name__})."
+    return None

@@ -1,0 +1,85 @@
+"""Fetching one file over HTTP: bounded waiting, checked by hash, never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+# Without a network, looking up the host's name alone can hang for long, whatever the time-out of
+# the connection; so the wait for the first byte is bounded as a whole.
+CONNECT_SECONDS = 6.0
+READ_SECONDS = 30.0
+_CHUNK_BYTES = 2**20
+
+
+class DownloadError(OSError):
+    """A file could not be fetched; the message says why."""
+
+
+def download(url: str, path: Path, *, sha256_prefix: str) -> None:
+    """Fetch `url` to `path`, which is replaced only by a complete file with the right hash.
+
+    Parameters
+    ----------
+    url : str
+    path : Path
+        Folders are made as needed.
+    sha256_prefix : str
+        First hexadecimal digits of the SHA-256 of the file.
+
+    Raises
+    ------
+    DownloadError
+        If there is no answer within six seconds, if reading stalls for 30, if the server refuses,
+        or if the file is not the expected one.
+    """
+    path = Path(path)
+    response = _open(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with response, open(part, "wb") as file:
+        try:
+            while chunk := response.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+            expected = response.headers.get("Content-Length")
+            if expected is not None and file.tell() != int(expected):
+                raise DownloadError(f"{url} broke off after {file.tell()} of {expected} bytes.")
+            if not digest.hexdigest().startswith(sha256_prefix):
+                raise DownloadError(
+                    f"what {url} sent has SHA-256 {digest.hexdigest()[:12]}…, not {sha256_prefix}…."
+                )
+        except BaseException as error:
+            file.close()
+            part.unlink()
+            if isinstance(error, (OSError, HTTPException)) and not isinstance(error, DownloadError):
+                raise DownloadError(f"reading {url} failed ({error}).") from error
+            raise
+    os.replace(part, path)
+
+
+def _open(url):
+    """Open a URL, or raise within `CONNECT_SECONDS`."""
+    outcome = {}
+
+    def connect():
+        try:
+            outcome["response"] = urllib.request.urlopen(url, timeout=READ_SECONDS)
+        except Exception as error:  # handed to the waiting thread
+            outcome["error"] = error
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if "response" in outcome:
+        return outcome["response"]
+    if "error" in outcome:
+        error = outcome["error"]
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(f"{url} cannot be reached ({reason}).") from error
+    raise DownloadError(f"{url} gave no answer within {CONNECT_SECONDS:g} seconds.")

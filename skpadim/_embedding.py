@@ -1,0 +1,399 @@
+"""Images to patch embeddings: the feature half of PaDiM (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from skpadim._devices import resolve_device
+from skpadim._images import Images, image_batches, to_float
+from skpadim._persistence import VersionedStateMixin
+from skpadim.backbones import load_backbone
+
+# What the parameters of PatchEmbedder and PadimDetector that they share may be.
+EMBEDDING_CONSTRAINTS = {
+    "backbone": "no_validation",  # checked where it is loaded, with the names that are known
+    "weights": "no_validation",
+    "layers": "no_validation",
+    "n_features": [StrOptions({"auto"}), None, Interval(Integral, 1, None, closed="left")],
+    "projection": [StrOptions({"random", "semi_orthogonal"})],
+    "image_size": [Interval(Integral, 1, None, closed="left"), "array-like"],
+    "crop_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "device": [str, torch.device],
+    "precision": [StrOptions({"float32", "bfloat16", "float16"})],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Repeat cells to a finer grid.
+
+    Parameters
+    ----------
+    maps : tensor of shape (n_samples, height, width, n_features)
+    grid : tuple of int
+        Height and width of the finer grid.
+
+    Returns
+    -------
+    maps : tensor of shape (n_samples, *grid, n_features)
+    """
+    for axis, n_out in enumerate(grid, start=1):
+        n_in = maps.shape[axis]
+        if n_in != n_out:
+            source = torch.arange(n_out, device=maps.device) * n_in // n_out
+            maps = maps.index_select(axis, source)
+    return maps
+
+
+class PatchEmbedder(
+    VersionedStateMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
+    """Turn images into a grid of patch embeddings with a frozen network.
+
+    Images are resized, cropped and normalised as the network's weights ask; the feature maps of
+    the chosen layers are brought to the grid of the first (nearest neighbour) and concatenated;
+    `n_features` of their channels are kept. Nothing is learned from the images: :meth:`fit`
+    loads the network and draws the features.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or nn.Module, default="auto"
+        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
+        ImageNet weights if they can be had, else the filter bank, with a warning.
+    weights : {"imagenet"}, path or None, default="imagenet"
+        Weights of a network of torchvision; a path is that of a state dict.
+    layers : "auto" or sequence of str, default="auto"
+        Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``.
+    n_features : "auto", int or None, default="auto"
+        Number of features to keep. "auto" is the paper's: 100 (resnet18 and other networks), 550
+        (wide_resnet50_2), all of the filter bank's; None keeps all.
+    projection : {"random", "semi_orthogonal"}, default="random"
+        Keep randomly selected features, as the paper does [1]_, or project on a random
+        semi-orthogonal matrix [2]_.
+    image_size : int or (height, width), default=256
+        Images are resized to this many pixels; an int means a square, whatever the image's shape.
+    crop_size : int or (height, width) or None, default=224
+        The centre that is kept of the resized image; None keeps it whole.
+    batch_size : int, default=32
+        Images that go through the network at a time. It bounds the memory, and changes results
+        by rounding only.
+    device : str or torch.device, default="auto"
+        Where the network runs; "auto" is the GPU if there is one.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Of the network's arithmetic, by autocast. Embeddings are float32 in any case.
+    random_state : int, RandomState or None, default=None
+        Draws the features and random weights.
+    verbose : int, default=0
+        Above 0, show a progress bar if the standard error is a terminal.
+
+    Attributes
+    ----------
+    backbone_ : str
+        Name of the network that is used.
+    layers_ : tuple of str
+        Layers that are used.
+    feature_indices_ : ndarray of shape (n_features_out_,), int
+        Selected channels among those of all layers in order; only for ``projection="random"``.
+    projection_ : ndarray of shape (n_channels, n_features_out_), float32
+        Projection matrix; only for ``projection="semi_orthogonal"``.
+    n_features_out_ : int
+        Length of an embedding.
+    input_size_ : tuple of int
+        Height and width of the network's input, after the crop.
+    grid_ : tuple of int
+        Height and width of the grid of patches.
+
+    See Also
+    --------
+    PatchGaussian : Scores the embeddings.
+    PadimDetector : Both in one, in bounded memory.
+
+    References
+    ----------
+    .. [1] Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
+       and Localization", arXiv 2011.08785, section 3.1.
+    .. [2] Kim et al., "Semi-Orthogonal Embedding for Efficient Unsupervised Anomaly
+       Segmentation", arXiv 2105.14737.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpadim import PatchEmbedder
+    >>> images = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
+    >>> embedder = PatchEmbedder("filter_bank", n_features=20, image_size=64, crop_size=None)
+    >>> embedder.fit_transform(images).shape
+    (2, 16, 16, 20)
+    """
+
+    _parameter_constraints = EMBEDDING_CONSTRAINTS
+
+    def __init__(
+        self,
+        backbone="auto",
+        *,
+        weights="imagenet",
+        layers="auto",
+        n_features="auto",
+        projection="random",
+        image_size=256,
+        crop_size=224,
+        batch_size=32,
+        device="auto",
+        precision="float32",
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.n_features = n_features
+        self.projection = projection
+        self.image_size = image_size
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X=None, y=None):
+        """Load the network and draw the features; the images' content plays no part.
+
+        Parameters
+        ----------
+        X : images, default=None
+            Checked as a whole, but not read.
+        y : ignored
+
+        Returns
+        -------
+        self : PatchEmbedder
+        """
+        self._validate_params()
+        if X is not None:
+            Images(X)
+        resolve_device(self.device)
+        size, crop = self._sizes()
+        random_state = check_random_state(self.random_state)
+        seed = int(random_state.randint(2**31))
+        backbone = load_backbone(self.backbone, self.weights, self.layers, seed)
+        layers = backbone.check_layers(self.layers)
+        n_channels = sum(backbone.layers[layer].channels for layer in layers)
+        n_features = _check_n_features(self.n_features, backbone, layers, n_channels)
+        _check_input_size(crop, backbone, layers)
+
+        self.backbone_ = backbone.name
+        self.layers_ = layers
+        self.n_features_out_ = n_features
+        self._image_size, self.input_size_ = size, crop
+        self._network = backbone.cut(layers)
+        self._ready = {}
+        for attribute in ("feature_indices_", "projection_"):
+            vars(self).pop(attribute, None)
+        if self.projection == "random":
+            self.feature_indices_ = np.sort(random_state.permutation(n_channels)[:n_features])
+        else:
+            gaussian = random_state.normal(size=(n_channels, n_features))
+            self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
+        blank = torch.zeros(1, 3, *crop, dtype=torch.uint8)
+        self.grid_ = tuple(self.embed(blank, torch.device("cpu")).shape[1:3])
+        return self
+
+    def transform(self, X):
+        """Embed images.
+
+        Parameters
+        ----------
+        X : images
+            Array (n, height, width, 3) or (n, height, width), uint8 or float in [0, 1]; tensor
+            (n, 3, height, width); list, array, Series or DataFrame column of paths; list of PIL
+            images or arrays, of any sizes; path of a folder.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_samples, height, width, n_features), float32
+            Or, after ``set_output(transform="torch")``, a tensor on the device it was computed on.
+        """
+        check_is_fitted(self)
+        output = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
+        batches = self.iter_embeddings(Images(X))
+        if output == "torch":
+            return torch.cat(list(batches))
+        return np.concatenate([batch.numpy(force=True) for batch in batches])
+
+    def set_output(self, *, transform=None):
+        """Choose what :meth:`transform` returns.
+
+        Parameters
+        ----------
+        transform : {"default", "torch"} or None, default=None
+            "default" gives NumPy arrays; "torch" gives tensors that stay on the device, which
+            :class:`PatchGaussian` takes as they are; None changes nothing. scikit-learn's
+            "pandas" and "polars" cannot hold four-dimensional embeddings and are refused.
+
+        Returns
+        -------
+        self : PatchEmbedder
+        """
+        if transform not in (None, "default", "torch"):
+            raise ValueError(
+                f"transform={transform!r}: embeddings have four dimensions, so the output can be "
+                "'default' (NumPy) or 'torch'."
+            )
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def iter_embeddings(
+        self, images: Images, description: str = "Embedding"
+    ) -> Iterator[torch.Tensor]:
+        """Yield embeddings batch by batch, as tensors (n, height, width, n_features) on the device.
+
+        While the network works on a batch, threads decode the ones after it.
+        """
+        device = resolve_device(self.device, fall_back=True)
+        batches = image_batches(images, self.batch_size, self._image_size, self.input_size_)
+        with tqdm(
+            total=len(images),
+            desc=description,
+            unit="image",
+            disable=None if self.verbose else True,
+        ) as progress:
+            for pixels in batches:
+                yield self.embed(pixels, device)
+                progress.update(len(pixels))
+
+    @torch.inference_mode()
+    def embed(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Embed one batch of pixels that have the network's input size.
+
+        Parameters
+        ----------
+        pixels : tensor of shape (n_samples, 3, height, width)
+            uint8, or float32 in [0, 1].
+        device : torch.device
+            Where to compute.
+
+        Returns
+        -------
+        embeddings : tensor of shape (n_samples, grid_height, grid_width, n_features), float32
+        """
+        network, mean, std = self._network_on(device)
+        images = to_float(pixels.to(device, non_blocking=True)).sub(mean).div_(std)
+        images = images.to(memory_format=torch.channels_last)
+        with (
+            torch.autocast(device.type, getattr(torch, self.precision))
+            if self.precision != "float32"
+            else nullcontext()
+        ):
+            maps = network(images, self.layers_)
+        return self._reduce([layer_maps.permute(0, 2, 3, 1).float() for layer_maps in maps])
+
+    def _reduce(self, maps):
+        """Select or project the features of each layer, then bring them to the first's grid."""
+        grid = maps[0].shape[1:3]
+        n_samples, device = len(maps[0]), maps[0].device
+        embeddings = torch.zeros(n_samples, *grid, self.n_features_out_, device=device)
+        first_channel = filled = 0
+        for layer_maps in maps:
+            channels = slice(first_channel, first_channel + layer_maps.shape[-1])
+            first_channel = channels.stop
+            if self.projection == "semi_orthogonal":
+                matrix = torch.from_numpy(self.projection_[channels]).to(device)
+                embeddings += upsample_nearest(layer_maps @ matrix, grid)
+                continue
+            start, stop = np.searchsorted(self.feature_indices_, (channels.start, channels.stop))
+            chosen = torch.from_numpy(self.feature_indices_[start:stop] - channels.start).to(device)
+            selected = layer_maps.index_select(3, chosen)
+            embeddings[..., filled : filled + len(chosen)] = upsample_nearest(selected, grid)
+            filled += len(chosen)
+        return embeddings
+
+    def _network_on(self, device):
+        """The network made fast and brought to a device, with its normalisation; kept for reuse."""
+        if device not in self._ready:
+            constants = (
+                torch.tensor(values, device=device).reshape(1, 3, 1, 1)
+                for values in (self._network.mean, self._network.std)
+            )
+            self._ready = {device: (self._network.for_inference().to(device), *constants)}
+        return self._ready[device]
+
+    def _sizes(self):
+        """`image_size` and `crop_size` as pairs (height, width)."""
+        size = _pair(self.image_size, "image_size")
+        crop = size if self.crop_size is None else _pair(self.crop_size, "crop_size")
+        if crop[0] > size[0] or crop[1] > size[1]:
+            raise ValueError(
+                f"crop_size={self.crop_size!r} is larger than image_size={self.image_size!r}: make "
+                "it smaller, or None to keep the whole image."
+            )
+        return size, crop
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_network")
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("_ready", None)
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "_network" in state:
+            self._ready = {}
+
+
+def _pair(value, name):
+    """An int or a pair of ints as (height, width)."""
+    pair = (value, value) if isinstance(value, Integral) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in pair):
+        raise ValueError(f"{name}={value!r} must be a number of pixels, or a pair (height, width).")
+    return tuple(int(side) for side in pair)
+
+
+def _check_n_features(n_features, backbone, layers, n_channels):
+    """Turn the `n_features` parameter into a number."""
+    if n_features == "auto":
+        n_features = backbone.n_features
+        return n_channels if n_features is None else min(n_features, n_channels)
+    if n_features is None:
+        return n_channels
+    if n_features > n_channels:
+        raise ValueError(
+            f"n_features={n_features} is more than the {n_channels} features that "
+            f"{', '.join(layers)} of {backbone.name} have: make it smaller, add layers, or use "
+            "None for all."
+        )
+    return int(n_features)
+
+
+def _check_input_size(size, backbone, layers):
+    """See that the coarsest layer has at least one cell."""
+    stride = backbone.layers[layers[-1]].stride
+    if min(size) < stride:
+        raise ValueError(
+            f"Images of {size[0]} x {size[1]} pixels (image_size after crop_size) are smaller than "
+            f"the stride of {layers[-1]} of {backbone.name}, {stride}: make image_size larger, or "
+            "leave that layer out."
+        )

@@ -1,0 +1,618 @@
+"""One Gaussian per patch position: moments, their merging, and the Mahalanobis distance.
+
+The free functions hold the mathematics and work on torch tensors of any device, embeddings laid
+out as ``(n_samples, n_positions, n_features)``; :class:`PatchGaussian` is the scikit-learn
+estimator around them. Nothing here knows of images or networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from skpadim._calibration import conformal_offset, training_offset
+from skpadim._persistence import VersionedStateMixin
+
+# Positions are worked through in blocks whose temporaries take about this many bytes: large
+# enough for the batched kernels, small enough for the caches and for a small GPU.
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass
+class Moments:
+    """Sufficient statistics of one Gaussian per position.
+
+    Attributes
+    ----------
+    count : int
+        Number of samples.
+    mean : tensor of shape (n_positions, n_features), float64
+    scatter : tensor of shape (n_positions, n_features, n_features), float64
+        Sum of the outer products of the centred samples. Only the lower triangle is read.
+    """
+
+    count: int
+    mean: torch.Tensor
+    scatter: torch.Tensor
+
+    @classmethod
+    def of(cls, embeddings: torch.Tensor) -> Moments:
+        """Moments of a batch of shape (n_samples, n_positions, n_features)."""
+        n_samples, n_positions, n_features = embeddings.shape
+        empty = cls(
+            0,
+            embeddings.new_zeros((n_positions, n_features), dtype=torch.float64),
+            embeddings.new_zeros((n_positions, n_features, n_features), dtype=torch.float64),
+        )
+        return empty.update(embeddings)
+
+    def update(self, embeddings: torch.Tensor) -> Moments:
+        """Add a batch of shape (n_samples, n_positions, n_features), in place.
+
+        The batch is centred on its own mean before it is added, by Chan's rule [1]_: sums of raw
+        squares would lose the digits that the covariance consists of.
+
+        References
+        ----------
+        .. [1] Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing
+           sample variances", COMPSTAT 1982.
+        """
+        n_samples, n_positions, n_features = embeddings.shape
+        total = self.count + n_samples
+        # The rank-one term of Chan's rule rides along as one more centred row.
+        rank_one = (self.count * n_samples / total) ** 0.5
+        for block in _blocks(n_positions, 8 * (n_samples + 1) * n_features):
+            batch = embeddings[:, block].transpose(0, 1).to(torch.float64)
+            batch_mean = batch.mean(dim=1)
+            shift = batch_mean - self.mean[block]
+            rows = torch.empty(
+                (len(batch), n_samples + 1, n_features), dtype=torch.float64, device=batch.device
+            )
+            torch.sub(batch, batch_mean[:, None], out=rows[:, :n_samples])
+            torch.mul(shift, rank_one, out=rows[:, n_samples])
+            self.scatter[block].baddbmm_(rows.mT, rows)
+            self.mean[block] += shift * (n_samples / total)
+        self.count = total
+        return self
+
+    def merge(self, other: Moments) -> Moments:
+        """Add the moments of other samples, in place (Chan's rule)."""
+        total = self.count + other.count
+        shift = other.mean.to(self.mean.device) - self.mean
+        self.scatter += other.scatter.to(self.scatter.device)
+        self.scatter.baddbmm_(
+            shift[:, :, None] * (self.count * other.count / total), shift[:, None, :]
+        )
+        self.mean += shift * (other.count / total)
+        self.count = total
+        return self
+
+    def to(self, device: torch.device) -> Moments:
+        """Return the same moments on another device."""
+        return Moments(self.count, self.mean.to(device), self.scatter.to(device))
+
+
+def covariance_cholesky(
+    scatter: torch.Tensor, degrees_of_freedom: int, regularization: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """Lower Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
+
+    Parameters
+    ----------
+    scatter : tensor of shape (n_positions, n_features, n_features), float64
+    degrees_of_freedom : int
+        ``n_samples - 1`` for the unbiased covariance.
+    regularization : float
+        The paper's ε, added to the diagonal, in the features' units squared.
+    dtype : torch.dtype
+        Of the result; the factorisation itself is done in float64.
+
+    Returns
+    -------
+    cholesky : tensor of shape (n_positions, n_features, n_features)
+    """
+    n_features = scatter.shape[-1]
+    cholesky = torch.empty_like(scatter, dtype=dtype)
+    for block in _blocks(len(scatter), 2 * 8 * n_features**2):
+        covariance = scatter[block] / degrees_of_freedom
+        covariance.diagonal(dim1=1, dim2=2).add_(regularization)
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        if info.any():
+            raise np.linalg.LinAlgError(
+                "A covariance matrix is not positive definite: there are too few samples, or "
+                f"features that depend on each other, for regularization={regularization!r}. "
+                "Use a larger regularization."
+            )
+        cholesky[block] = factor
+    return cholesky
+
+
+def mahalanobis_distances(
+    embeddings: torch.Tensor, mean: torch.Tensor, cholesky: torch.Tensor
+) -> torch.Tensor:
+    """Mahalanobis distance of each embedding to its position's Gaussian (the paper's eq. 2).
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_samples, n_positions, n_features)
+    mean : tensor of shape (n_positions, n_features)
+    cholesky : tensor of shape (n_positions, n_features, n_features)
+        Lower factors of the covariances, of the embeddings' dtype.
+
+    Returns
+    -------
+    distances : tensor of shape (n_samples, n_positions)
+        Not squared; the square root of ``δᵀ Σ⁻¹ δ = ‖L⁻¹ δ‖²``.
+    """
+    n_samples, n_positions, n_features = embeddings.shape
+    distances = embeddings.new_empty((n_samples, n_positions))
+    for block in _blocks(n_positions, 8 * n_samples * n_features):
+        difference = (embeddings[:, block] - mean[block]).to(embeddings.dtype).transpose(0, 1)
+        whitened = torch.linalg.solve_triangular(
+            cholesky[block].mT, difference, upper=True, left=False
+        )
+        distances[:, block] = torch.linalg.vector_norm(whitened, dim=2).T
+    return distances
+
+
+def leave_one_out_distances(
+    embeddings: torch.Tensor, mean: torch.Tensor, cholesky: torch.Tensor, n_samples: int
+) -> torch.Tensor:
+    """Distances of training embeddings to the Gaussians fitted without the sample itself.
+
+    Taking one sample out changes the scatter by a rank-one term, so no refit is needed: with
+    ``δ = x - μ``, ``A = S / (n - 2) + λ I``, ``q = δᵀ A⁻¹ δ`` and ``c = n / ((n - 1) (n - 2))``,
+    the Sherman-Morrison formula gives ``d² = (n / (n - 1))² q / (1 - c q)``.
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_embeddings, n_positions, n_features)
+        Some of the training samples.
+    mean : tensor of shape (n_positions, n_features)
+        Of all training samples.
+    cholesky : tensor of shape (n_positions, n_features, n_features)
+        Factors of A: :func:`covariance_cholesky` with ``n_samples - 2`` degrees of freedom.
+    n_samples : int
+        Number of all training samples, at least three.
+
+    Returns
+    -------
+    distances : tensor of shape (n_embeddings, n_positions)
+    """
+    n = n_samples
+    q = mahalanobis_distances(embeddings, mean, cholesky).to(torch.float64) ** 2
+    without_self = (n / (n - 1)) ** 2 * q / (1 - n / ((n - 1) * (n - 2)) * q)
+    return without_self.sqrt().to(embeddings.dtype)
+
+
+class TrainingDistances:
+    """Distances of training samples in the way that `calibration` asks for.
+
+    Built once from the moments of all samples, then called on the samples in batches.
+    """
+
+    def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
+        self.leave_one_out = calibration == "leave_one_out"
+        if self.leave_one_out and moments.count < 3:
+            raise ValueError(
+                f"calibration='leave_one_out' needs at least 3 training samples, found "
+                f"{moments.count}: give more, or set calibration=None and call calibrate with "
+                "other normal samples."
+            )
+        self.moments = moments
+        degrees_of_freedom = moments.count - (2 if self.leave_one_out else 1)
+        self.cholesky = covariance_cholesky(
+            moments.scatter, degrees_of_freedom, regularization, dtype
+        )
+
+    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (n_embeddings, n_positions, n_features) to (n_embeddings, n_positions)."""
+        if self.leave_one_out:
+            return leave_one_out_distances(
+                embeddings, self.moments.mean, self.cholesky, self.moments.count
+            )
+        return mahalanobis_distances(embeddings, self.moments.mean, self.cholesky)
+
+
+def _blocks(n_positions: int, bytes_per_position: int) -> list[slice]:
+    """Slices of the positions whose temporaries fit the block size."""
+    size = max(1, _BLOCK_BYTES // bytes_per_position)
+    return [slice(start, start + size) for start in range(0, n_positions, size)]
+
+
+class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
+    """A multivariate Gaussian at each patch position, scored by the Mahalanobis distance.
+
+    The second half of PaDiM [1]_: from the patch embeddings of normal images it learns, at each
+    position of the grid, a mean and a covariance ``S / (n - 1) + regularization * I``. On plain
+    two-dimensional data it is an ordinary outlier detector with one regularised Gaussian.
+
+    Samples can come all at once (:meth:`fit`), in batches (:meth:`partial_fit`), or from models
+    fitted elsewhere (:meth:`merge`): only counts, means and scatters are kept, never the
+    embeddings, and the result is the same up to rounding.
+
+    Parameters
+    ----------
+    regularization : float, default=0.01
+        The paper's ε: added to the diagonal of each covariance, in the features' units squared.
+    contamination : float, default=0.05
+        In (0, 0.5]. With ``calibration="training"`` the share of the training samples that
+        :meth:`predict` calls anomalous, as in scikit-learn; with ``"leave_one_out"`` the share of
+        *new* normal samples that it may flag.
+    calibration : {"training", "leave_one_out"} or None, default="training"
+        Which scores of the training samples set the threshold: those under the model itself, or
+        those under the model without the sample, in closed form. None sets no threshold, and
+        :meth:`predict` is not available.
+
+    Attributes
+    ----------
+    location_ : ndarray of shape (height, width, n_features) or (n_features,)
+        Mean at each position.
+    scatter_ : ndarray of shape (height, width, n_features, n_features) or (n_features, n_features)
+        Sum of the outer products of the centred samples, S. Later calls of :meth:`partial_fit`
+        and :meth:`merge` update it in place.
+    n_samples_seen_ : int
+        Number of samples behind the moments.
+    training_scores_ : ndarray of shape (n_samples,)
+        Scores the threshold was set from, higher is more normal.
+    offset_ : float
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``. Not there after
+        :meth:`partial_fit` or :meth:`merge`, which change the model: see :meth:`calibrate`.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the columns, if a DataFrame was given.
+
+    See Also
+    --------
+    PatchEmbedder : Makes the embeddings from images.
+    PadimDetector : Both in one, with the smoothed anomaly map.
+    sklearn.covariance.EllipticEnvelope : A robust Gaussian for two-dimensional data.
+
+    Notes
+    -----
+    NumPy arrays are computed on the CPU, torch tensors on the device they are on. Moments are
+    accumulated and factorised (Cholesky) in float64; distances have the dtype of the input.
+
+    References
+    ----------
+    .. [1] Defard, Setkov, Loesch & Audigier, "PaDiM: a Patch Distribution Modeling Framework for
+       Anomaly Detection and Localization", arXiv 2011.08785, sections 3.2 and 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpadim import PatchGaussian
+    >>> rng = np.random.default_rng(0)
+    >>> normal = rng.normal(size=(50, 4, 4, 3))       # 50 images, 4 x 4 patches, 3 features
+    >>> new = rng.normal(size=(2, 4, 4, 3))
+    >>> new[1, 2, 2] += 6                             # a defect at one patch of the second
+    >>> gaussian = PatchGaussian().fit(normal)
+    >>> gaussian.predict(new)
+    array([ 1, -1])
+    >>> distances = gaussian.mahalanobis(new)
+    >>> np.unravel_index(distances[1].argmax(), (4, 4)) == (np.int64(2), np.int64(2))
+    True
+    """
+
+    _parameter_constraints = {
+        "regularization": [Interval(Real, 0, None, closed="left")],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "calibration": [StrOptions({"training", "leave_one_out"}), None],
+    }
+
+    def __init__(self, *, regularization=0.01, contamination=0.05, calibration="training"):
+        self.regularization = regularization
+        self.contamination = contamination
+        self.calibration = calibration
+
+    def fit(self, X, y=None):
+        """Learn the Gaussians and the threshold.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+            Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
+        y : ignored
+
+        Returns
+        -------
+        self : PatchGaussian
+        """
+        self._validate_params()
+        embeddings, grid = self._check_embeddings(X, min_samples=2)
+        moments = Moments.of(embeddings)
+        scores = None
+        if self.calibration is not None:
+            distances = TrainingDistances(
+                moments, self.regularization, self.calibration, embeddings.dtype
+            )
+            scores = -_numpy(distances(embeddings).amax(dim=1))
+        self._record_input(X, grid)
+        return self._set_moments(moments, grid)._set_threshold(scores)
+
+    def partial_fit(self, X, y=None):
+        """Add a batch of normal samples to the Gaussians.
+
+        The threshold is dropped, since the model is another one now; :meth:`calibrate` sets it.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+            One sample or more.
+        y : ignored
+
+        Returns
+        -------
+        self : PatchGaussian
+        """
+        self._validate_params()
+        first = not hasattr(self, "location_")
+        embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=not first)
+        if first:
+            self._record_input(X, grid)
+            return self._set_moments(Moments.of(embeddings), grid)
+        moments = self._moments(embeddings.device).update(embeddings)
+        return self._set_moments(moments, grid)
+
+    def merge(self, other):
+        """Add what another estimator has learned from other samples.
+
+        Parameters
+        ----------
+        other : PatchGaussian
+            Fitted on embeddings of the same shape; left as it is.
+
+        Returns
+        -------
+        self : PatchGaussian
+            As if fitted on both sets of samples, without a threshold (see :meth:`calibrate`).
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        if self.location_.shape != other.location_.shape:
+            raise ValueError(
+                f"Only Gaussians of the same shape can be merged: this one has {_layout(self)}, "
+                f"the other has {_layout(other)}."
+            )
+        moments = self._moments(torch.device("cpu")).merge(other._moments(torch.device("cpu")))
+        return self._set_moments(moments, self.location_.shape[:-1])
+
+    def calibrate(self, X):
+        """Set the threshold from normal samples that the model has not seen.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+            Normal samples, held out.
+
+        Returns
+        -------
+        self : PatchGaussian
+            :attr:`offset_` is such that at most the share `contamination` of new normal samples
+            falls below it (conformal quantile).
+        """
+        self._validate_params()
+        self.training_scores_ = np.asarray(_numpy(self.score_samples(X)))
+        self.offset_ = conformal_offset(self.training_scores_, self.contamination)
+        return self
+
+    def mahalanobis(self, X):
+        """Distance of each patch to its position's Gaussian; higher is more anomalous.
+
+        Unlike scikit-learn's ``EllipticEnvelope.mahalanobis``, distances are not squared.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+
+        Returns
+        -------
+        distances : array or tensor of shape (n_samples, height, width) or (n_samples,)
+            Non-negative; a tensor on its device if `X` was one.
+        """
+        check_is_fitted(self)
+        embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=True)
+        distances = self._distances(embeddings).reshape(len(embeddings), *grid)
+        return distances if isinstance(X, torch.Tensor) else distances.numpy()
+
+    def score_samples(self, X):
+        """Score of each sample; higher is more normal.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+
+        Returns
+        -------
+        scores : array or tensor of shape (n_samples,)
+            Minus the largest distance over the positions.
+        """
+        distances = self.mahalanobis(X)
+        largest = distances.reshape(len(distances), -1).max(1)
+        return -(largest.values if isinstance(distances, torch.Tensor) else largest)
+
+    def decision_function(self, X):
+        """Score of each sample above the threshold: negative is anomalous.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+
+        Returns
+        -------
+        decision : array or tensor of shape (n_samples,)
+            ``score_samples(X) - offset_``.
+        """
+        check_is_fitted(self)
+        check_has_threshold(self)
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Label of each sample: +1 normal, -1 anomalous.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int
+        """
+        return np.where(_numpy(self.decision_function(X)) >= 0, 1, -1)
+
+    @property
+    def covariance_(self):
+        """Covariance at each position, ``scatter_ / (n_samples_seen_ - 1) + regularization I``."""
+        check_is_fitted(self)
+        degrees_of_freedom = max(self.n_samples_seen_ - 1, 1)
+        identity = np.eye(self.location_.shape[-1])
+        return self.scatter_ / degrees_of_freedom + self.regularization * identity
+
+    def _check_embeddings(self, X, *, min_samples, fitted=False):
+        """Return X as a tensor (n_samples, n_positions, n_features) and the shape of its grid."""
+        if isinstance(X, torch.Tensor):
+            if not X.is_floating_point():
+                raise TypeError(f"X must be a tensor of floats; its dtype is {X.dtype}.")
+            if not torch.isfinite(X).all():
+                raise ValueError("X has NaN or infinite values.")
+            if len(X) < min_samples:
+                raise ValueError(f"X has n_samples={len(X)}; at least {min_samples} are needed.")
+        elif fitted and self.location_.ndim == 1:
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        else:
+            X = check_array(
+                X,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_min_samples=min_samples,
+                estimator=self,
+                input_name="X",
+            )
+        if X.ndim not in (2, 4):
+            raise ValueError(
+                f"X has {X.ndim} dimensions, {tuple(X.shape)}: embeddings must be "
+                "(n_samples, height, width, n_features) or (n_samples, n_features)."
+            )
+        grid = tuple(X.shape[1:-1])
+        if fitted and tuple(X.shape[1:]) != self.location_.shape:
+            raise ValueError(
+                f"X has embeddings of shape {tuple(X.shape[1:])}, but {type(self).__name__} was "
+                f"fitted with {self.location_.shape} as (height, width, n_features)."
+            )
+        tensor = X if isinstance(X, torch.Tensor) else _tensor(X)
+        return tensor.reshape(len(X), -1, X.shape[-1]), grid
+
+    def _record_input(self, X, grid):
+        """Store what scikit-learn keeps of the input: number and names of the features."""
+        if grid or isinstance(X, torch.Tensor):
+            self.n_features_in_ = X.shape[-1]
+        else:
+            validate_data(self, X, skip_check_array=True)
+
+    def _moments(self, device):
+        """Moments on `device`; on the CPU they share memory with the fitted arrays."""
+        n_features = self.location_.shape[-1]
+        return Moments(
+            self.n_samples_seen_,
+            _tensor(self.location_).reshape(-1, n_features),
+            _tensor(self.scatter_).reshape(-1, n_features, n_features),
+        ).to(device)
+
+    def _set_moments(self, moments, grid):
+        """Store the moments as NumPy arrays and forget the threshold of the model before."""
+        n_features = moments.mean.shape[-1]
+        self.n_samples_seen_ = moments.count
+        self.location_ = moments.mean.numpy(force=True).reshape(*grid, n_features)
+        self.scatter_ = moments.scatter.numpy(force=True).reshape(*grid, n_features, n_features)
+        self._factors = {}
+        for attribute in ("offset_", "training_scores_"):
+            vars(self).pop(attribute, None)
+        return self
+
+    def _set_threshold(self, scores):
+        """Set the threshold from the scores of the training samples, if there are any."""
+        if scores is not None:
+            conformal = self.calibration == "leave_one_out"
+            self.training_scores_ = scores
+            self.offset_ = (conformal_offset if conformal else training_offset)(
+                scores, self.contamination
+            )
+        return self
+
+    def _distances(self, embeddings):
+        """Distances of a tensor of embeddings; the factors are built on first use."""
+        if self.n_samples_seen_ < 2:
+            raise ValueError(
+                "The Gaussians have seen n_samples=1: give partial_fit at least one more."
+            )
+        key = (embeddings.device, embeddings.dtype, self.regularization)
+        if key not in self._factors:
+            moments = self._moments(embeddings.device)
+            self._factors.clear()
+            self._factors[key] = (
+                moments.mean,
+                covariance_cholesky(
+                    moments.scatter, moments.count - 1, self.regularization, embeddings.dtype
+                ),
+            )
+        return mahalanobis_distances(embeddings, *self._factors[key])
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "location_")
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("_factors", None)
+        if "scatter_" in state:
+            # The scatter is symmetric: one triangle of it halves the model file.
+            rows, columns = np.tril_indices(self.scatter_.shape[-1])
+            state["scatter_"] = self.scatter_[..., rows, columns]
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "scatter_" in state:
+            n_features = self.location_.shape[-1]
+            rows, columns = np.tril_indices(n_features)
+            triangle, self.scatter_ = self.scatter_, np.empty((*self.location_.shape, n_features))
+            self.scatter_[..., rows, columns] = triangle
+            self.scatter_[..., columns, rows] = triangle
+            self._factors = {}
+
+
+def check_has_threshold(estimator):
+    """Raise an error that says how to get a threshold, where there is none."""
+    if not hasattr(estimator, "offset_"):
+        raise AttributeError(
+            f"This {type(estimator).__name__} has no threshold: partial_fit, merge and "
+            "calibration=None leave it open. Call calibrate with normal samples that it has not "
+            "seen; score_samples needs no threshold."
+        )
+
+
+def _layout(gaussian):
+    *grid, n_features = gaussian.location_.shape
+    return f"{' x '.join(map(str, grid)) or '1'} positions with {n_features} features"
+
+
+def _tensor(array):
+    """Tensor that shares memory with an array, unless that is read-only (a memory map)."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _numpy(array):
+    return array.numpy(force=True) if isinstance(array, torch.Tensor) else array

@@ -1,0 +1,130 @@
+"""Running a module up to some of its submodules, cutting it there, and folding batch norms.
+
+One mechanism serves torchvision's networks and a user's own modules: hooks see which submodules
+run, in which order and on what, so nothing needs to be known of the network's class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _DeepestLayerReached(Exception):
+    """Raised out of a forward pass when all that was asked for has been computed."""
+
+
+def run_to_layers(module: nn.Module, images, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Outputs of the named submodules; the forward pass ends as soon as all have run.
+
+    Parameters
+    ----------
+    module : nn.Module
+    images : tensor of shape (n_samples, 3, height, width)
+    names : iterable of str
+        As in ``module.named_modules()``.
+
+    Returns
+    -------
+    outputs : dict of str to tensor
+        In the order in which they were computed.
+    """
+    missing = set(names)
+    outputs = {}
+
+    def keep(name):
+        def hook(_module, _args, output):
+            outputs[name] = output
+            missing.discard(name)
+            if not missing:
+                raise _DeepestLayerReached
+
+        return hook
+
+    with forward_hooks((module.get_submodule(name), keep(name)) for name in names):
+        try:
+            module(images)
+        except _DeepestLayerReached:
+            return outputs
+    raise ValueError(f"The forward pass never runs the layers {sorted(missing)}.")
+
+
+def cut_after(module: nn.Module, images, names: Iterable[str]) -> nn.Module:
+    """Replace, in place, every submodule that does not run before the named ones have."""
+    used: set[nn.Module] = set()
+    every = dict(module.named_modules())
+    with forward_hooks(
+        ((sub, lambda sub, *_: used.add(sub)) for sub in every.values()), before=True
+    ):
+        run_to_layers(module, images, names)
+    for name, sub in every.items():
+        parent, _, child = name.rpartition(".")
+        # Containers such as ModuleList never run themselves: their children decide.
+        if name and sub not in used and not any(s in used for s in sub.modules()):
+            setattr(module.get_submodule(parent), child, nn.Identity())
+    return module
+
+
+def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Module:
+    """Copy of a module in which batch norms are folded into the convolutions before them.
+
+    A batch norm is folded if its input is the very tensor that a convolution has just returned,
+    and if both run once. Should the copy not give the same outputs on `images` (a module may use
+    a convolution's output twice), the module is returned unfolded.
+    """
+    folded = copy.deepcopy(module)
+    every = dict(folded.named_modules())
+    name_of = {sub: name for name, sub in every.items()}
+    runs: dict[nn.Module, int] = {}
+    returned: dict[int, tuple[nn.Module, torch.Tensor]] = {}
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def after_convolution(convolution, _args, output):
+        runs[convolution] = runs.get(convolution, 0) + 1
+        returned[id(output)] = (convolution, output)  # the reference keeps the id from reuse
+
+    def before_norm(norm, args):
+        runs[norm] = runs.get(norm, 0) + 1
+        if id(args[0]) in returned:
+            pairs.append((returned[id(args[0])][0], norm))
+
+    convolutions = ((sub, after_convolution) for sub in every.values() if type(sub) is nn.Conv2d)
+    norms = ((sub, before_norm) for sub in every.values() if isinstance(sub, _BATCH_NORMS))
+    with forward_hooks(convolutions), forward_hooks(norms, before=True):
+        expected = run_to_layers(folded, images, names)
+    for convolution, norm in pairs:
+        if runs[convolution] == runs[norm] == 1 and norm.running_mean is not None:
+            _replace(folded, name_of[convolution], fuse_conv_bn_eval(convolution, norm))
+            _replace(folded, name_of[norm], nn.Identity())
+    got = run_to_layers(folded, images, names)
+    same = all(
+        torch.allclose(got[name], expected[name], rtol=1e-3, atol=1e-4 * expected[name].std())
+        for name in got
+    )
+    return folded if same else module
+
+
+def _replace(module, name, new):
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, new)
+
+
+@contextmanager
+def forward_hooks(hooks, *, before=False):
+    """Register forward (pre-)hooks for the duration of a with block."""
+    handles = [
+        sub.register_forward_pre_hook(hook) if before else sub.register_forward_hook(hook)
+        for sub, hook in hooks
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

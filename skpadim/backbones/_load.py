@@ -1,0 +1,117 @@
+"""From the `backbone`, `weights` and `layers` parameters to a backbone."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from difflib import get_close_matches
+
+from torch import nn
+
+from skpadim.backbones._backbone import Backbone
+from skpadim.backbones._filter_bank import FilterBank
+from skpadim.backbones._module import ModuleBackbone
+from skpadim.backbones._torchvision import TorchvisionBackbone, list_networks
+from skpadim.backbones._weights import WeightsUnavailableError
+
+
+def list_backbones() -> list[str]:
+    """Names that the `backbone` parameter takes, beside "auto".
+
+    Returns
+    -------
+    names : list of str
+        ``"filter_bank"``, then torchvision's classification networks. A few of the latter have no
+        feature maps (vision transformers), and say so when they are loaded.
+
+    Examples
+    --------
+    >>> from skpadim.backbones import list_backbones
+    >>> "filter_bank" in list_backbones() and "resnet18" in list_backbones()
+    True
+    """
+    return ["filter_bank", *list_networks()]
+
+
+def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_state=0) -> Backbone:
+    """Load a backbone, ready to be called on normalised images.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or nn.Module, default="auto"
+        A name from :func:`list_backbones`; a backbone; or a module of your own, whose submodules
+        `layers` names and which gets images normalised as ImageNet's are (see
+        :class:`ModuleBackbone` for anything else). "auto" is resnet18 if its ImageNet weights are
+        on this machine or can be downloaded, else the filter bank, with a warning.
+    weights : {"imagenet"}, str, path or None, default="imagenet"
+        For torchvision's networks. "imagenet" takes the weights that the literature on PaDiM
+        uses, from torchvision's cache (``TORCH_HOME``) or from the network, verified by hash; the
+        name of another of torchvision's entries (``"IMAGENET1K_V2"``) takes that one; a path is
+        read as a state dict, ``.safetensors`` or ``.pth``; None gives random weights. With
+        ``backbone="auto"``, None means the filter bank.
+    layers : "auto" or sequence of str, default="auto"
+        Only looked at where `backbone` is a module of your own.
+    random_state : int, default=0
+        Seed of random weights.
+
+    Returns
+    -------
+    backbone : Backbone
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or if the weights cannot be had; the message has the ways out.
+
+    Examples
+    --------
+    >>> from skpadim.backbones import load_backbone
+    >>> backbone = load_backbone("resnet18", weights=None)
+    >>> backbone.layers["layer2"]
+    Layer(channels=128, stride=8)
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, nn.Module):
+        return ModuleBackbone(backbone) if _is_auto(layers) else ModuleBackbone(backbone, layers)
+    if not isinstance(backbone, str):
+        raise TypeError(
+            f"backbone={backbone!r} must be a name, a Backbone or a torch.nn.Module, not a "
+            f"{type(backbone).__name__}."
+        )
+    if backbone == "auto":
+        return _load_auto(weights, random_state)
+    if backbone == "filter_bank":
+        if weights is not None and weights != "imagenet":
+            raise ValueError(
+                f"weights={os.fspath(weights)!r}: the filter bank has no weights to load. Name "
+                "the network they belong to as the backbone."
+            )
+        return FilterBank()
+    if backbone not in list_networks():
+        close = get_close_matches(backbone, list_backbones(), n=3)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+        raise ValueError(
+            f"backbone={backbone!r} is unknown{hint} Use 'auto', 'filter_bank', or one of "
+            "torchvision's classification networks (skpadim.backbones.list_backbones())."
+        )
+    return TorchvisionBackbone(backbone, weights, random_state)
+
+
+def _is_auto(layers):
+    return isinstance(layers, str) and layers == "auto"
+
+
+def _load_auto(weights, random_state):
+    """resnet18 where its weights can be had, else the filter bank."""
+    if weights is None:
+        return FilterBank()
+    try:
+        return TorchvisionBackbone("resnet18", weights, random_state)
+    except WeightsUnavailableError as error:
+        warnings.warn(
+            "backbone='auto' uses the filter bank, because resnet18 has no weights here. Choose "
+            f"backbone='filter_bank' to silence this. {error}",
+            stacklevel=2,
+        )
+        return FilterBank()

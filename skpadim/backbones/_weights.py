@@ -1,0 +1,130 @@
+"""Weights of torchvision's networks: ImageNet's through torchvision's cache, or a file's."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import torch
+
+from skpadim._download import DownloadError, download
+
+# After a failed download no other is tried for a while: a grid search without network must not
+# wait for every candidate.
+_RETRY_SECONDS = 120
+_failures: dict[str, tuple[float, str]] = {}
+
+
+class WeightsUnavailableError(ValueError):
+    """Weights are neither on this machine nor can they be fetched."""
+
+
+def fetch_weights(name: str, entry) -> None:
+    """See to it that an entry of torchvision's weights is in torchvision's own cache.
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+    entry : torchvision.models.WeightsEnum
+
+    Raises
+    ------
+    WeightsUnavailableError
+        If it is not there, or damaged, and cannot be downloaded.
+    """
+    url = entry.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    sha256_prefix = path.stem.rpartition("-")[2]  # as torch.hub names its files
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest().startswith(sha256_prefix):
+        return
+    key = f"{url} to {path}"
+    failed_at, message = _failures.get(key, (-_RETRY_SECONDS, ""))
+    if time.monotonic() - failed_at < _RETRY_SECONDS:
+        raise WeightsUnavailableError(message)
+    try:
+        download(url, path, sha256_prefix=sha256_prefix)
+    except DownloadError as error:
+        state = "is damaged" if path.is_file() else "is not on this machine"
+        message = (
+            f"The ImageNet weights of {name} cannot be had: {path} {state}, and {error} Ways out: "
+            f"copy {path.name} from a machine with network (it is at {url}) to {path.parent}, or "
+            "give its path as weights=...; use backbone='filter_bank', which needs no weights; "
+            "or use weights=None for random ones."
+        )
+        _failures[key] = (time.monotonic(), message)
+        raise WeightsUnavailableError(message) from error
+
+
+def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -> dict:
+    """Read a state dict that the user has on disk.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.safetensors`` file, or one that torch wrote (read with ``weights_only=True``, so it
+        cannot run code).
+    expected : dict of str to tensor
+        The network's own state dict, to compare names and shapes with.
+    name : str
+        Name of the network.
+    entries : list of str
+        Names of torchvision's weights, for the message.
+
+    Returns
+    -------
+    state_dict : dict of str to tensor
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights={str(path)!r} is not a file here. Give 'imagenet', one of {entries}, the "
+            "path of a .pth or .safetensors state dict, or None for random weights."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state_dict = load_file(path)
+        else:
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader raises kinds of its own
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"weights={str(path)!r} cannot be read as a state dict of tensors "
+            f"({type(error).__name__}: {reason}). Save one with torch.save(network.state_dict(), "
+            "path), or as .safetensors."
+        ) from error
+    if isinstance(state_dict, dict) and isinstance(state_dict.get("state_dict"), dict):
+        state_dict = state_dict["state_dict"]  # as training scripts nest it
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state_dict.values()
+    ):
+        raise ValueError(
+            f"weights={str(path)!r} does not hold a state dict (names to tensors), but a "
+            f"{type(state_dict).__name__}."
+        )
+    _check_state_dict(path, state_dict, expected, name)
+    return state_dict
+
+
+def _check_state_dict(path, state_dict, expected, name):
+    """Tell a state dict of another network, in one line where torch lists every name."""
+    differences = {
+        "missing": [key for key in expected if key not in state_dict],
+        "unknown": [key for key in state_dict if key not in expected],
+        "of another shape": [
+            key
+            for key in expected
+            if key in state_dict and expected[key].shape != state_dict[key].shape
+        ],
+    }
+    if any(differences.values()):
+        examples = "; ".join(
+            f"{len(keys)} tensors {what}, such as {keys[0]!r}"
+            for what, keys in differences.items()
+            if keys
+        )
+        raise ValueError(
+            f"weights={str(path)!r} is the state dict of another network than {name}: {examples}."
+        )
