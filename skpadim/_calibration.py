@@ -69,7 +69,7 @@ def conformal_offset(scores: np.ndarray, contamination: float) -> float:
             f"{n} normal images are too few to set a threshold that flags a share of "
             f"{contamination:g} of new normal images: about 1 in {n + 1} will be flagged. Fit on "
             f"at least {math.ceil(1 / contamination - 1e-9) - 1} images, or set contamination to "
-            f"{1 / (n + 1):.2g} or more.",
+            f"{math.ceil(1000 / (n + 1)) / 1000:g} or more.",
             stacklevel=3,
         )
         rank = n

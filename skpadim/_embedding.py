@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from skpadim._devices import resolve_device
-from skpadim._images import Images, image_batches, to_float
+from skpadim._images import Images, fit_to_size, image_batches, to_float
 from skpadim._persistence import VersionedStateMixin
 from skpadim.backbones import load_backbone
 
@@ -233,6 +233,21 @@ class PatchEmbedder(
             return torch.cat(list(batches))
         return np.concatenate([batch.numpy(force=True) for batch in batches])
 
+    def fit_transform(self, X, y=None):
+        """Fit, then embed the same images (see :meth:`transform`).
+
+        Parameters
+        ----------
+        X : images
+        y : ignored
+
+        Returns
+        -------
+        embeddings : ndarray or tensor of shape (n_samples, height, width, n_features), float32
+        """
+        # TransformerMixin's own would pass the result through scikit-learn's set_output.
+        return self.fit(X, y).transform(X)
+
     def set_output(self, *, transform=None):
         """Choose what :meth:`transform` returns.
 
@@ -255,6 +270,21 @@ class PatchEmbedder(
         if transform is not None:
             self._sklearn_output_config = {"transform": transform}
         return self
+
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize and crop as :meth:`transform` does, without normalising.
+
+        Parameters
+        ----------
+        images : tensor of shape (3, height, width) or (n_samples, 3, height, width)
+            uint8, or float32 in [0, 1].
+
+        Returns
+        -------
+        images : tensor of shape (..., 3, *input_size_)
+        """
+        check_is_fitted(self)
+        return fit_to_size(images, self._image_size, self.input_size_)
 
     def iter_embeddings(
         self, images: Images, description: str = "Embedding"

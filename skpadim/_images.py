@@ -188,6 +188,8 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 def _as_items(X):
     """The images of X, one an index, without reading files."""
+    if isinstance(X, Images):
+        return X.items
     if isinstance(X, (str, os.PathLike)):
         if os.path.isfile(X):
             raise ValueError(f"X is the path of one file; put it in a list: [{os.fspath(X)!r}].")

@@ -258,10 +258,27 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         images = Images(X)
         maps = np.empty((len(images), *self.embedder_.input_size_), dtype=np.float32)
         done = 0
-        for batch in self._iter_maps(images):
-            maps[done : done + len(batch)] = batch.numpy(force=True)
+        for batch in self.iter_anomaly_maps(images):
+            maps[done : done + len(batch)] = batch
             done += len(batch)
         return maps
+
+    def iter_anomaly_maps(self, X) -> Iterator[np.ndarray]:
+        """Anomaly maps batch by batch, for more images than their maps fit in memory.
+
+        Parameters
+        ----------
+        X : images
+            See Notes.
+
+        Yields
+        ------
+        maps : ndarray of shape (n_batch, height, width), float32
+            As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
+        """
+        check_is_fitted(self)
+        for maps in self._iter_maps(Images(X)):
+            yield maps.numpy(force=True)
 
     def score_samples(self, X):
         """Score of each image: higher is more normal.

@@ -1,10 +1,262 @@
-"""PatchGaussian: the paper's formulas, merging, and scikit-learn's own checks."""
+"""PatchGaussian: the paper's formulas, merging, leave-one-out, and scikit-learn's own checks."""
 
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
 
 
-@parametrize_with_checks([PatchGaussian()])
+@parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def make_embeddings(n, grid=(3, 4), n_features=6, seed=0, dtype=np.float32):
+    """Correlated features with a mean and a scale of their own at each position."""
+    rng = np.random.default_rng(seed)
+    fixed = np.random.default_rng(99)
+    mixing = fixed.normal(size=(*grid, n_features, n_features)) * fixed.uniform(0.1, 3)
+    mean = fixed.normal(size=(*grid, n_features)) * 3
+    white = rng.normal(size=(n, *grid, n_features))
+    return (np.einsum("nhwd,hwde->nhwe", white, mixing) + mean).astype(dtype)
+
+
+def reference_distances(train, test, regularization):
+    """Section 3.2 and equation 2 of the paper, in float64, one position at a time."""
+    train, test = train.astype(np.float64), test.astype(np.float64)
+    distances = np.empty(test.shape[:3])
+    for i in range(train.shape[1]):
+        for j in range(train.shape[2]):
+            x = train[:, i, j]
+            mean = x.mean(axis=0)
+            covariance = (x - mean).T @ (x - mean) / (len(x) - 1)
+            covariance += regularization * np.eye(x.shape[1])
+            inverse = np.linalg.inv(covariance)
+            for k, sample in enumerate(test[:, i, j]):
+                distances[k, i, j] = np.sqrt((sample - mean) @ inverse @ (sample - mean))
+    return distances
+
+
+@pytest.mark.parametrize("n_train", [2, 5, 50])  # fewer and more samples than features
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9)])
+def test_distances_are_the_papers(n_train, dtype, tolerance):
+    train, test = make_embeddings(n_train, dtype=dtype), make_embeddings(7, seed=1, dtype=dtype)
+    distances = PatchGaussian().fit(train).mahalanobis(test)
+    assert distances.dtype == dtype
+    np.testing.assert_allclose(distances, reference_distances(train, test, 0.01), rtol=tolerance)
+
+
+def test_covariance_is_the_papers():
+    train = make_embeddings(30, grid=(1, 2))
+    covariance = PatchGaussian(regularization=0.5).fit(train).covariance_
+    for position in range(2):
+        expected = np.cov(train[:, 0, position].T.astype(np.float64)) + 0.5 * np.eye(6)
+        np.testing.assert_allclose(covariance[0, position], expected, rtol=1e-10)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(6, 40),
+    cuts=st.lists(st.integers(1, 39), max_size=5),
+    order_seed=st.integers(0, 10**6),
+    merge=st.booleans(),
+)
+def test_batches_order_and_merging_do_not_change_scores(n, cuts, order_seed, merge):
+    train, test = make_embeddings(n), make_embeddings(4, seed=1)
+    expected = PatchGaussian().fit(train).score_samples(test)
+    shuffled = train[np.random.default_rng(order_seed).permutation(n)]
+    batches = [b for b in np.split(shuffled, sorted({c for c in cuts if c < n})) if len(b)]
+    if merge:
+        gaussians = [PatchGaussian().partial_fit(batch) for batch in batches]
+        gaussian = gaussians[0]
+        for other in gaussians[1:]:
+            gaussian.merge(other)
+    else:
+        gaussian = PatchGaussian()
+        for batch in batches:
+            gaussian.partial_fit(batch)
+    assert gaussian.n_samples_seen_ == n
+    np.testing.assert_allclose(gaussian.score_samples(test), expected, rtol=1e-5)
+
+
+def test_moments_stand_a_large_offset():
+    # Sums of raw squares would lose every digit of the variance here.
+    train = make_embeddings(40, dtype=np.float64)
+    test = make_embeddings(3, seed=1, dtype=np.float64)
+    expected = PatchGaussian().fit(train).mahalanobis(test)
+    shifted = PatchGaussian()
+    for batch in np.split(train + 1e6, 8):
+        shifted.partial_fit(batch)
+    np.testing.assert_allclose(shifted.mahalanobis(test + 1e6), expected, rtol=1e-6)
+
+
+def test_many_positions_are_worked_through_in_blocks(monkeypatch):
+    train, test = make_embeddings(20), make_embeddings(3, seed=1)
+    expected = PatchGaussian().fit(train).mahalanobis(test)
+    monkeypatch.setattr("skpadim._gaussian._BLOCK_BYTES", 5000)
+    np.testing.assert_allclose(PatchGaussian().fit(train).mahalanobis(test), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 5, 30])
+def test_leave_one_out_scores_are_those_of_real_refits(n):
+    train = make_embeddings(n, dtype=np.float64)
+    closed_form = PatchGaussian(calibration="leave_one_out", contamination=0.4).fit(train)
+    for index in range(n):
+        refit = PatchGaussian(calibration=None).fit(np.delete(train, index, axis=0))
+        expected = refit.score_samples(train[index : index + 1])
+        np.testing.assert_allclose(closed_form.training_scores_[index], expected, rtol=1e-8)
+
+
+def test_training_contamination_is_the_share_of_the_training_set():
+    train = make_embeddings(200)
+    labels = PatchGaussian(contamination=0.1).fit_predict(train)
+    assert (labels == -1).sum() == 20
+
+
+def test_leave_one_out_flags_the_share_of_new_samples_asked_for():
+    # 40 samples of 20 features: under the training scores nearly all new ones would be flagged.
+    rng = np.random.default_rng(0)
+    flagged = {"training": [], "leave_one_out": []}
+    for _ in range(30):
+        train, new = rng.normal(size=(40, 20)), rng.normal(size=(200, 20))
+        for calibration, shares in flagged.items():
+            gaussian = PatchGaussian(calibration=calibration, contamination=0.1).fit(train)
+            shares.append((gaussian.predict(new) == -1).mean())
+    assert 0.05 < np.mean(flagged["leave_one_out"]) < 0.12
+    assert np.mean(flagged["training"]) > 0.5
+
+
+def test_calibrate_sets_the_threshold_after_partial_fit():
+    gaussian = PatchGaussian(contamination=0.1).fit(make_embeddings(30))
+    assert hasattr(gaussian, "offset_")
+    gaussian.partial_fit(make_embeddings(30, seed=1))
+    with pytest.raises(AttributeError, match="has no threshold.*Call calibrate"):
+        gaussian.predict(make_embeddings(3))
+    new = make_embeddings(100, seed=2)
+    labels = gaussian.calibrate(new).predict(new)
+    assert 5 <= (labels == -1).sum() <= 10
+
+
+def test_signs_are_scikit_learns():
+    train, far = make_embeddings(50), make_embeddings(1, seed=1) + 100
+    gaussian = PatchGaussian().fit(train)
+    assert gaussian.score_samples(far)[0] < gaussian.score_samples(train).min()
+    assert gaussian.decision_function(far)[0] < 0
+    assert gaussian.predict(far)[0] == -1
+    assert gaussian.mahalanobis(far).min() >= 0
+
+
+def test_tensors_give_tensors_and_equal_values():
+    train, test = make_embeddings(20), make_embeddings(5, seed=1)
+    gaussian = PatchGaussian().fit(train)
+    from_tensors = PatchGaussian().fit(torch.from_numpy(train))
+    distances = from_tensors.mahalanobis(torch.from_numpy(test))
+    assert isinstance(distances, torch.Tensor)
+    np.testing.assert_array_equal(distances.numpy(), gaussian.mahalanobis(test))
+    scores = from_tensors.score_samples(torch.from_numpy(test))
+    np.testing.assert_array_equal(scores.numpy(), gaussian.score_samples(test))
+    np.testing.assert_array_equal(
+        from_tensors.predict(torch.from_numpy(test)), gaussian.predict(test)
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_gives_the_cpus_distances():
+    train, test = make_embeddings(20), make_embeddings(5, seed=1)
+    expected = PatchGaussian().fit(train).mahalanobis(test)
+    on_gpu = PatchGaussian().fit(torch.from_numpy(train).cuda())
+    assert isinstance(on_gpu.location_, np.ndarray)
+    distances = on_gpu.mahalanobis(torch.from_numpy(test).cuda())
+    assert distances.device.type == "cuda"
+    np.testing.assert_allclose(distances.cpu().numpy(), expected, rtol=1e-4)
+
+
+def test_pickle_keeps_scores_bit_for_bit_and_one_triangle():
+    train, test = make_embeddings(20, n_features=30), make_embeddings(5, seed=1, n_features=30)
+    gaussian = PatchGaussian().fit(train)
+    expected = gaussian.score_samples(test)
+    dumped = pickle.dumps(gaussian)
+    assert len(dumped) < 0.6 * gaussian.scatter_.nbytes
+    for again in (pickle.loads(dumped), copy.deepcopy(gaussian)):
+        np.testing.assert_array_equal(again.score_samples(test), expected)
+        np.testing.assert_allclose(again.covariance_, gaussian.covariance_, rtol=1e-12)
+        again.partial_fit(train)
+
+
+def test_data_frame_columns_are_remembered():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    gaussian = PatchGaussian().fit(frame)
+    assert gaussian.feature_names_in_.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="feature names"):
+        gaussian.predict(frame.rename(columns={"b": "c"}))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((5, 3, 4)), "3 dimensions.*must be"),
+        (make_embeddings(1), "1 sample"),
+        (np.full((5, 2, 2, 3), np.nan), "NaN"),
+        (torch.full((5, 2, 2, 3), torch.inf), "NaN or infinite"),
+        (torch.zeros((1, 2, 2, 3)), "n_samples=1; at least 2"),
+    ],
+)
+def test_bad_embeddings_are_refused(X, message):
+    with pytest.raises(ValueError, match=message):
+        PatchGaussian().fit(X)
+
+
+def test_integer_tensors_are_refused():
+    with pytest.raises(TypeError, match="must be a tensor of floats"):
+        PatchGaussian().fit(torch.zeros((5, 2, 2, 3), dtype=torch.int64))
+
+
+def test_another_grid_is_refused():
+    gaussian = PatchGaussian().fit(make_embeddings(10))
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 6\).*fitted with \(3, 4, 6\)"):
+        gaussian.score_samples(make_embeddings(3, grid=(4, 3)))
+    with pytest.raises(ValueError, match="4 x 3 positions with 6 features"):
+        gaussian.merge(PatchGaussian().fit(make_embeddings(3, grid=(4, 3))))
+
+
+def test_one_sample_has_no_distances_yet():
+    gaussian = PatchGaussian().partial_fit(make_embeddings(1))
+    with pytest.raises(ValueError, match="n_samples=1"):
+        gaussian.score_samples(make_embeddings(2))
+    gaussian.partial_fit(make_embeddings(1, seed=1)).score_samples(make_embeddings(2))
+
+
+def test_leave_one_out_of_two_samples_is_refused():
+    with pytest.raises(ValueError, match="needs at least 3 training samples, found 2"):
+        PatchGaussian(calibration="leave_one_out").fit(make_embeddings(2))
+
+
+def test_a_singular_covariance_says_what_to_do():
+    with pytest.raises(np.linalg.LinAlgError, match="larger regularization"):
+        PatchGaussian(regularization=0).fit(make_embeddings(3))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"regularization": -1}, {"contamination": 0.6}, {"calibration": "guess"}]
+)
+def test_parameters_are_checked(parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"'{name}' parameter of PatchGaussian must be"):
+        PatchGaussian(**parameters).fit(make_embeddings(5))
+
+
+def test_a_fit_that_raises_leaves_the_estimator_as_it_was():
+    gaussian = PatchGaussian().fit(make_embeddings(10))
+    before = pickle.dumps(gaussian)
+    for call in (gaussian.fit, gaussian.partial_fit):
+        with pytest.raises(ValueError, match="NaN"):
+            call(np.full((5, 3, 4, 6), np.nan))
+        assert pickle.dumps(gaussian) == before

@@ -1,0 +1,238 @@
+"""Every kind of X, and every way in which it can be wrong."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from skpadim._images import Images, fit_to_size, image_batches, list_images, read_image
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, size=(4, 20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def paths(pixels, tmp_path):
+    names = [tmp_path / f"{index}.png" for index in range(len(pixels))]
+    for name, image in zip(names, pixels, strict=True):
+        Image.fromarray(image).save(name)
+    return names
+
+
+def stack(X):
+    return torch.stack([Images(X)[index] for index in range(len(Images(X)))])
+
+
+def test_all_forms_of_the_same_images_are_equal(pixels, paths):
+    expected = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    names = [str(path) for path in paths]
+    forms = {
+        "array": pixels,
+        "tensor": expected,
+        "list of paths": paths,
+        "array of names": np.array(names),
+        "column of names": np.array(names, dtype=object)[:, None],
+        "Series": pd.Series(names, index=[7, 3, 5, 1]),
+        "DataFrame": pd.DataFrame({"path": names}),
+        "PIL images": [Image.fromarray(image) for image in pixels],
+        "list of arrays": list(pixels),
+        "list of tensors": list(expected),
+        "mixed list": [names[0], pixels[1], Image.fromarray(pixels[2]), expected[3]],
+        "tuple": tuple(paths),
+        "folder": paths[0].parent,
+        "folder's name": str(paths[0].parent),
+    }
+    for form, X in forms.items():
+        assert torch.equal(stack(X), expected), form
+
+
+def test_grey_images_are_repeated(pixels):
+    grey = pixels[..., 0]
+    expected = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
+    assert torch.equal(stack(grey), expected)
+    assert torch.equal(stack(grey[..., None]), expected)
+    assert torch.equal(stack(torch.from_numpy(grey)), expected)
+    assert torch.equal(stack([Image.fromarray(image) for image in grey]), expected)
+
+
+def test_alpha_is_dropped(pixels, rng):
+    alpha = rng.integers(0, 256, size=(*pixels.shape[:3], 1), dtype=np.uint8)
+    with_alpha = np.concatenate([pixels, alpha], axis=3)
+    expected = stack(pixels)
+    assert torch.equal(stack(with_alpha), expected)
+    assert torch.equal(stack([Image.fromarray(image) for image in with_alpha]), expected)
+
+
+def test_16_bit_and_floats_are_scaled_to_one(rng, tmp_path):
+    values = rng.integers(0, 65536, size=(8, 9), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = torch.from_numpy(values.astype(np.float32) / 65535).expand(3, -1, -1)
+    torch.testing.assert_close(read_image(tmp_path / "deep.png"), expected)
+    torch.testing.assert_close(read_image(values), expected)
+    torch.testing.assert_close(read_image(values / 65535), expected)
+    Image.fromarray(values.astype(np.float32) / 65535).save(tmp_path / "float.tiff")
+    torch.testing.assert_close(read_image(tmp_path / "float.tiff"), expected)
+
+
+def test_exif_orientation_is_applied(pixels, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate a quarter to the right
+    Image.fromarray(pixels[0]).save(tmp_path / "turned.png", exif=exif)
+    expected = torch.from_numpy(np.rot90(pixels[0], -1).copy()).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "turned.png"), expected)
+
+
+def test_cmyk_palette_and_still_gif_are_accepted(pixels, tmp_path):
+    image = Image.fromarray(pixels[0])
+    image.convert("CMYK").save(tmp_path / "print.jpg", quality=100)
+    image.quantize(16).save(tmp_path / "still.gif")
+    palette = image.quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(16)))
+    for name in ("print.jpg", "still.gif", "palette.png"):
+        read = read_image(tmp_path / name)
+        assert read.shape == (3, 20, 30)
+        # The pictures are noise: equal means within what the format loses.
+        assert abs(read.float().mean() - pixels[0].mean()) < 20, name
+    expected = torch.from_numpy(np.array(image.quantize(16).convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "still.gif"), expected)
+
+
+def test_sizes_may_differ_in_a_list(rng):
+    sizes = [(20, 30), (64, 64), (100, 31)]
+    images = [rng.integers(0, 256, size=(*size, 3), dtype=np.uint8) for size in sizes]
+    (batch,) = image_batches(Images(images), 8, (32, 32), (32, 32))
+    assert batch.shape == (3, 3, 32, 32)
+
+
+def test_batches_do_not_change_the_images(pixels, paths):
+    whole = torch.cat(list(image_batches(Images(pixels), 4, (16, 16), (12, 10))))
+    assert whole.dtype == torch.uint8
+    assert whole.shape == (4, 3, 12, 10)
+    for batch_size in (1, 3, 100):
+        batches = list(image_batches(Images(paths), batch_size, (16, 16), (12, 10)))
+        assert torch.equal(torch.cat(batches), whole)
+
+
+def test_8_bit_and_float_images_mix(pixels):
+    mixed = [pixels[0], pixels[1] / np.float32(255)]
+    (batch,) = image_batches(Images(mixed), 2, (20, 30), None)
+    torch.testing.assert_close(batch.permute(0, 2, 3, 1).numpy(), pixels[:2] / np.float32(255))
+
+
+def test_resizing_is_antialiased_and_the_crop_is_the_centre():
+    stripes = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
+    small = fit_to_size(read_image(stripes), (16, 16), None)
+    assert small[:, 2:-2, 2:-2].float().std() < 3  # grey, not an alias of the stripes
+    ramp = torch.arange(10, dtype=torch.uint8).expand(3, 10, 10)
+    assert fit_to_size(ramp, (10, 10), (4, 4))[0, 0].tolist() == [3, 4, 5, 6]
+
+
+def test_floats_and_8_bit_resize_alike(pixels):
+    as_bytes = fit_to_size(read_image(pixels[0]), (9, 13), None) / 255
+    as_floats = fit_to_size(read_image(pixels[0] / 255), (9, 13), None)
+    torch.testing.assert_close(as_bytes, as_floats, atol=1 / 255, rtol=0)
+
+
+def test_folders_are_listed_in_order_with_subfolders(tmp_path, pixels):
+    for name in ("b.png", "a/z.PNG", ".hidden.png", "a/.cache/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[0]).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a/z.PNG", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (np.zeros((0, 8, 8, 3), np.uint8), ValueError, "X has 0 images.*at least 1 is needed"),
+        ([], ValueError, "X has 0 images"),
+        (np.zeros((8, 8), np.uint8), ValueError, r"X has shape \(8, 8\); images must be"),
+        (np.zeros((2, 8, 8, 5), np.uint8), ValueError, "with 1, 3 or 4 channels"),
+        (np.zeros((2, 3, 8, 8), np.uint8), ValueError, r"must be \(n, height, width, 3\)"),
+        (torch.zeros((2, 8, 8, 3)), ValueError, r"must be \(n, 3, height, width\)"),
+        (np.zeros((2, 0, 8, 3), np.uint8), ValueError, "no pixels"),
+        (np.zeros((2, 8, 8, 3), np.int64), ValueError, "dtype int64; they must be uint8"),
+        (np.zeros((2, 8, 8, 3), bool), ValueError, "dtype bool; they must be uint8"),
+        (3, TypeError, "X must be an array.*found int"),
+        (None, TypeError, "X must be an array.*found NoneType"),
+        ([np.zeros((8, 8), np.uint8), 3], TypeError, r"X\[1\] is a int \(3\)"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), ValueError, "DataFrame of 2 columns"),
+        (Image.new("RGB", (8, 8)), ValueError, r"put it in a list: \[X\]"),
+    ],
+)
+def test_bad_x_is_refused(X, error, message):
+    with pytest.raises(error, match=message):
+        Images(X)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((8, 8), np.nan), "Image 1 has NaN or infinite pixels"),
+        (np.full((8, 8, 3), np.inf), "Image 1 has NaN or infinite pixels"),
+        (np.full((8, 8, 3), 200.0), "Image 1 has floats from 200 to 200.*divide 8-bit values"),
+        (np.full((8, 8, 3), -0.5), r"Image 1 has floats from -0.5.*\[0, 1\]"),
+        (np.zeros((8, 8, 2), np.uint8), r"Image 1 has shape \(8, 8, 2\)"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"Image 1 has shape \(8, 8, 3\); a tensor"),
+        (np.zeros((8, 8), np.int32), "Image 1 has pixels of dtype int32"),
+        (np.zeros((0, 8), np.uint8), "Image 1 has no pixels"),
+    ],
+)
+def test_a_bad_image_is_named_by_its_index(image, message):
+    with pytest.raises(ValueError, match=message):
+        Images([np.zeros((8, 8), np.uint8), image])[1]
+
+
+def write_truncated(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def write_animated(path):
+    frames = [Image.new("L", (8, 8), value) for value in (0, 100, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("missing.png", lambda path: None, "does not exist"),
+        ("empty.png", lambda path: path.touch(), r"is empty \(0 bytes\)"),
+        ("text.png", lambda path: path.write_text("hello"), "cannot be read as an image"),
+        ("short.png", write_truncated, "cannot be read as an image.*truncated"),
+        ("short.jpg", write_truncated, "cannot be read as an image.*truncated"),
+        ("film.gif", write_animated, "has 3 frames; save the frame"),
+        ("folder.png", lambda path: path.mkdir(), "is a folder"),
+    ],
+)
+def test_a_bad_file_is_named_by_path_and_index(name, write, message, tmp_path, paths):
+    bad = tmp_path / name
+    write(bad)
+    images = Images([paths[0], bad])
+    with pytest.raises(ValueError, match=f"Image 1 .*{name}.*{message}") as caught:
+        list(image_batches(images, 1, (8, 8), None))
+    assert os.fspath(bad) in str(caught.value)
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no images: looked.*for files ending in"):
+        Images(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        Images(tmp_path / "nowhere")
+    (tmp_path / "one.png").touch()
+    with pytest.raises(ValueError, match="path of one file; put it in a list"):
+        Images(str(tmp_path / "one.png"))
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        list_images(tmp_path / "one.png")
+
+
+def test_read_only_arrays_are_accepted_without_a_warning(pixels):
+    pixels.flags.writeable = False
+    assert stack(pixels).shape == (4, 3, 20, 30)

@@ -1,0 +1,309 @@
+"""PadimDetector end to end: the method, scikit-learn's habits, errors."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from torch.nn import functional as F
+
+from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
+
+RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
+
+
+@pytest.fixture(params=["filter_bank", "resnet18"])
+def detector(request, make_detector):
+    return make_detector(**(RESNET if request.param == "resnet18" else {}))
+
+
+@pytest.fixture
+def X(parts, folder, request):
+    """All parts as an array, or as a Series of paths with an index of its own."""
+    if request.param == "array":
+        return parts.data
+    paths = sorted(str(path) for path in folder.iterdir())
+    return pd.Series(paths, index=np.arange(len(paths))[::-1])
+
+
+both_forms = pytest.mark.parametrize("X", ["array", "paths"], indirect=True)
+
+
+def paper_maps(detector, train, test):
+    """PaDiM as the paper writes it, in float64, from the embeddings on."""
+    embed = detector.embedder_.transform
+    train, test = embed(train).astype(np.float64), embed(test).astype(np.float64)
+    distances = np.empty(test.shape[:3])
+    for i in range(train.shape[1]):
+        for j in range(train.shape[2]):
+            x = train[:, i, j]
+            covariance = np.cov(x.T) + 0.01 * np.eye(x.shape[1])
+            for k, difference in enumerate(test[:, i, j] - x.mean(axis=0)):
+                distances[k, i, j] = np.sqrt(difference @ np.linalg.solve(covariance, difference))
+    upsampled = F.interpolate(torch.from_numpy(distances)[:, None], size=(64, 64), mode="bilinear")
+    return np.stack([gaussian_filter(m, sigma=4) for m in upsampled[:, 0].numpy()])
+
+
+def test_maps_and_scores_are_the_papers(detector, parts, good):
+    detector.fit(good)
+    expected = paper_maps(detector, good, parts.data)
+    maps = detector.anomaly_map(parts.data)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
+    np.testing.assert_array_equal(detector.score_samples(parts.data), -maps.max(axis=(1, 2)))
+
+
+def test_defects_are_found_and_localised(parts, good, make_detector):
+    detector = make_detector(sigma=2.0, contamination=0.1).fit(good[:16])
+    new = np.r_[16 : len(parts.data)]
+    maps = detector.anomaly_map(parts.data[new])
+    assert roc_auc_score(parts.target[new], detector.score_samples(parts.data[new])) > 0.8
+    assert roc_auc_score(parts.masks[new].ravel(), maps.ravel()) > 0.8
+
+
+def test_threshold_is_leave_one_out_by_default(good, make_detector):
+    detector = make_detector(contamination=0.2).fit(good)
+    for index in (0, 7):
+        refit = make_detector(calibration=None).fit(np.delete(good, index, axis=0))
+        expected = refit.score_samples(good[index : index + 1])
+        np.testing.assert_allclose(detector.training_scores_[index], expected, rtol=1e-4)
+    rank = int(np.ceil(25 * 0.8))
+    assert detector.offset_ == np.sort(detector.training_scores_)[24 - rank]
+
+
+def test_training_calibration_scores_the_training_images_themselves(good, make_detector):
+    detector = make_detector(calibration="training", contamination=0.25).fit(good)
+    np.testing.assert_allclose(detector.training_scores_, detector.score_samples(good), rtol=1e-5)
+    assert (detector.predict(good) == -1).sum() == 6
+
+
+def test_without_calibration_predict_says_what_to_do(good, make_detector):
+    detector = make_detector(calibration=None).fit(good[:12])
+    with pytest.raises(AttributeError, match="PadimDetector has no threshold.*Call calibrate"):
+        detector.predict(good)
+    detector.set_params(contamination=0.25).calibrate(good[12:])
+    assert set(detector.predict(good)) <= {-1, 1}
+
+
+def test_embeddings_beyond_memory_take_a_second_pass(good, make_detector, monkeypatch):
+    expected = make_detector().fit(good)
+    monkeypatch.setattr("skpadim._padim._CHUNK_BYTES", 1)
+    twice = make_detector(batch_size=5).fit(good)
+    np.testing.assert_allclose(twice.training_scores_, expected.training_scores_, rtol=1e-5)
+    np.testing.assert_allclose(twice.score_samples(good), expected.score_samples(good), rtol=1e-5)
+
+
+def test_batch_size_order_and_partial_fit_do_not_change_scores(detector, good):
+    expected = detector.fit(good).score_samples(good)
+    order = np.random.default_rng(0).permutation(len(good))
+    for other in (
+        clone(detector).set_params(batch_size=1).fit(good),
+        clone(detector).fit(good[order]),
+        clone(detector).partial_fit(good[:1]).partial_fit(good[1:10]).partial_fit(good[10:]),
+    ):
+        assert other.n_samples_seen_ == len(good)
+        np.testing.assert_allclose(other.score_samples(good), expected, rtol=1e-5)
+    one_by_one = np.concatenate([detector.score_samples(good[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(one_by_one, expected[:5], rtol=1e-5)
+
+
+def test_same_random_state_gives_the_same_bits(detector, good):
+    first = clone(detector).fit(good).score_samples(good)
+    np.testing.assert_array_equal(clone(detector).fit(good).score_samples(good), first)
+    if detector.backbone == "resnet18":
+        other = clone(detector).set_params(random_state=1).fit(good).score_samples(good)
+        assert not np.allclose(other, first)
+
+
+def test_pipeline_scores_as_the_detector_without_smoothing(good, make_detector):
+    detector = make_detector().fit(good)
+    parameters = {"image_size": 64, "crop_size": None, "random_state": 0}
+    pipeline = make_pipeline(PatchEmbedder("filter_bank", **parameters), PatchGaussian()).fit(good)
+    distances = pipeline[-1].mahalanobis(pipeline[0].transform(good))
+    upsampled = F.interpolate(torch.from_numpy(distances)[:, None], size=(64, 64), mode="bilinear")
+    smoothed = [gaussian_filter(m, 4) for m in upsampled[:, 0].numpy()]
+    np.testing.assert_allclose(detector.anomaly_map(good), smoothed, rtol=1e-4)
+    np.testing.assert_allclose(pipeline.score_samples(good), -distances.max(axis=(1, 2)))
+    assert set(pipeline.predict(good)) <= {-1, 1}
+
+
+@both_forms
+def test_cross_validation_and_grid_search(X, parts, make_detector):
+    detector = make_detector(contamination=0.2)
+    folds = KFold(3, shuffle=True, random_state=0)
+    scores = cross_val_score(detector, X, parts.target, cv=folds, scoring="roc_auc")
+    assert scores.shape == (3,)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    layers = [("layer1",), ("layer1", "layer2"), ("layer2", "layer3")]
+    search = GridSearchCV(detector, {"layers": layers}, cv=folds, scoring="roc_auc")
+    search.fit(X, parts.target)
+    assert search.best_params_["layers"] in layers
+    assert search.best_estimator_.layers_ == search.best_params_["layers"]
+    assert len(set(search.cv_results_["mean_test_score"])) > 1
+
+
+@both_forms
+def test_pipeline_grid_search_and_nested_parameters(X, parts):
+    embedder = PatchEmbedder("filter_bank", image_size=64, crop_size=None, random_state=0)
+    pipeline = make_pipeline(embedder, PatchGaussian())
+    assert pipeline.get_params()["patchembedder__image_size"] == 64
+    pipeline.set_params(patchgaussian__regularization=0.1)
+    assert clone(pipeline)[-1].regularization == 0.1
+    search = GridSearchCV(
+        pipeline,
+        {"patchgaussian__regularization": [0.01, 1.0]},
+        cv=KFold(2, shuffle=True, random_state=0),
+        scoring="roc_auc",
+    ).fit(X, parts.target)
+    assert search.best_score_ > 0.5
+
+
+def test_parameters_are_those_of_the_constructor(make_detector):
+    detector = make_detector(layers=("layer2",), sigma=2.0)
+    again = PadimDetector(**detector.get_params())
+    assert again.get_params() == detector.get_params()
+    assert clone(detector).set_params(sigma=3.0).sigma == 3.0
+    assert detector.sigma == 2.0
+
+
+def test_labels_are_ignored(parts, good, make_detector):
+    expected = make_detector().fit(good).score_samples(good)
+    labelled = make_detector().fit(good, -np.ones(len(good)))
+    np.testing.assert_array_equal(labelled.score_samples(good), expected)
+
+
+def test_maps_have_the_networks_input_size_and_crop(good, make_detector):
+    detector = make_detector(image_size=(64, 80), crop_size=(48, 32)).fit(good)
+    assert detector.anomaly_map(good[:2]).shape == (2, 48, 32)
+
+
+def test_maps_come_in_batches(good, make_detector):
+    detector = make_detector(batch_size=10).fit(good)
+    batches = list(detector.iter_anomaly_maps(good))
+    assert [len(batch) for batch in batches] == [10, 10, 4]
+    np.testing.assert_array_equal(np.concatenate(batches), detector.anomaly_map(good))
+
+
+def test_semi_orthogonal_projection_works_end_to_end(parts, good, make_detector):
+    detector = make_detector(**RESNET, projection="semi_orthogonal").fit(good)
+    assert detector.gaussian_.n_features_in_ == 30
+    assert detector.score_samples(parts.data).shape == (len(parts.data),)
+
+
+def test_auto_uses_the_filter_bank_offline_and_says_so(good, make_detector, offline):
+    with pytest.warns(UserWarning, match="uses the filter bank.*backbone='filter_bank'.*silence"):
+        detector = make_detector("auto").fit(good)
+    assert detector.backbone_ == "filter_bank"
+    explicit = make_detector("filter_bank").fit(good)
+    np.testing.assert_array_equal(detector.score_samples(good), explicit.score_samples(good))
+
+
+def test_an_explicit_name_never_falls_back(good, make_detector, offline):
+    with pytest.raises(ValueError, match="weights of resnet18 cannot be had.*filter_bank.*None"):
+        make_detector("resnet18").fit(good)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([], "X has 0 images"),
+        (np.zeros((1, 64, 64, 3)), "X has 1 image .*at least 2 are needed"),
+        (np.full((3, 64, 64, 3), np.nan), "Image 0 has NaN"),
+        (np.full((3, 64, 64, 3), 7.0), "Image 0 has floats from 7 to 7"),
+        (np.zeros((3, 64, 64, 2)), "1, 3 or 4 channels"),
+        (["/nowhere.png", "/nowhere.png"], "Image 0 .*nowhere.png.* does not exist"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_fit_that_raises_leaves_the_detector_as_it_was(good, make_detector, X, message, method):
+    if method == "partial_fit" and "at least 2" in message:
+        pytest.skip("partial_fit takes single images")
+    detector = make_detector().fit(good)
+    before = pickle.dumps(detector)
+    with pytest.raises(ValueError, match=message):
+        getattr(detector, method)(X)
+    assert pickle.dumps(detector) == before
+
+
+def test_a_late_bad_image_does_not_leave_half_a_batch_behind(
+    good, make_detector, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("skpadim._padim._CHUNK_BYTES", 1)
+    detector = make_detector(batch_size=2).fit(good)
+    before = pickle.dumps(detector)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Image 6 .*bad.png\) is empty"):
+        detector.partial_fit([*sorted(folder.iterdir())[:6], bad])
+    assert pickle.dumps(detector) == before
+
+
+def test_parameters_that_define_the_model_cannot_change_before_scoring(good, make_detector):
+    detector = make_detector().fit(good)
+    for name, value in {"image_size": 128, "layers": ("layer1",), "crop_size": 32}.items():
+        fitted = getattr(detector, name)
+        detector.set_params(**{name: value})
+        with pytest.raises(ValueError, match=f"{name}=.*but the detector was fitted with {name}="):
+            detector.score_samples(good)
+        detector.set_params(**{name: fitted})
+    detector.set_params(batch_size=3, verbose=0).score_samples(good)
+
+
+@pytest.mark.parametrize("method", ["score_samples", "predict", "anomaly_map", "calibrate"])
+def test_scoring_before_fitting_is_refused(good, make_detector, method):
+    with pytest.raises(ValueError, match="not fitted yet"):
+        getattr(make_detector(), method)(good)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"sigma": -1.0},
+        {"contamination": 0.0},
+        {"calibration": "sometimes"},
+        {"batch_size": 0},
+        {"regularization": "much"},
+    ],
+)
+def test_parameters_are_checked(good, make_detector, parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"'{name}' parameter of PadimDetector must be"):
+        make_detector(**parameters).fit(good)
+
+
+def test_two_images_are_too_few_for_leave_one_out(good, make_detector):
+    with pytest.raises(ValueError, match="needs at least 3 training samples, found 2"):
+        make_detector().fit(good[:2])
+    make_detector(calibration=None).fit(good[:2]).score_samples(good)
+
+
+def test_real_tiles_are_told_apart(tiles):
+    """A part of what benchmarks/magnetic_tiles.py measures, for the suite's time."""
+    train = sorted((tiles / "train" / "good").iterdir())[::3]
+    good = sorted((tiles / "test" / "good").iterdir())[::3]
+    broken = sorted(tiles.glob("test/[!g]*/*"))[::6]
+    detector = PadimDetector("filter_bank", random_state=0).fit(train)
+    scores = detector.score_samples(good + broken)
+    assert roc_auc_score([1] * len(good) + [-1] * len(broken), scores) > 0.75
+    assert (detector.predict(good) == -1).mean() < 0.3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_and_cpu_score_alike(detector, good, parts):
+    expected = detector.set_params(device="cpu").fit(good).score_samples(parts.data)
+    on_gpu = clone(detector).set_params(device="cuda").fit(good)
+    np.testing.assert_allclose(on_gpu.score_samples(parts.data), expected, rtol=1e-2)
+
+
+def test_images_of_many_sizes_from_files(good, make_detector, tmp_path):
+    for index, image in enumerate(good[:6]):
+        Image.fromarray(image).resize((50 + 10 * index, 70)).save(tmp_path / f"{index}.jpg")
+    detector = make_detector(calibration=None).fit(tmp_path)
+    assert detector.n_samples_seen_ == 6
