@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import threading
+import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -65,21 +67,28 @@ def download(url: str, path: Path, *, sha256_prefix: str) -> None:
 
 def _open(url):
     """Open a URL, or raise within `CONNECT_SECONDS`."""
-    outcome = {}
+    outcome = queue.SimpleQueue()
+    given_up = threading.Event()
 
     def connect():
         try:
-            outcome["response"] = urllib.request.urlopen(url, timeout=READ_SECONDS)
+            response = urllib.request.urlopen(url, timeout=READ_SECONDS)
         except Exception as error:  # handed to the waiting thread
-            outcome["error"] = error
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            outcome.put(error)
+        else:
+            if given_up.is_set():
+                response.close()
+            outcome.put(response)
 
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    if "response" in outcome:
-        return outcome["response"]
-    if "error" in outcome:
-        error = outcome["error"]
-        reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url} cannot be reached ({reason}).") from error
-    raise DownloadError(f"{url} gave no answer within {CONNECT_SECONDS:g} seconds.")
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        response = outcome.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        given_up.set()
+        raise DownloadError(f"{url} gave no answer within {CONNECT_SECONDS:g} seconds.") from None
+    if isinstance(response, Exception):
+        reason = getattr(response, "reason", None) or response
+        raise DownloadError(f"{url} cannot be reached ({reason}).") from response
+    return response

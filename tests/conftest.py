@@ -1,4 +1,5 @@
-import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from skpadim import PadimDetector
+from skpadim.backbones import _weights
 from skpadim.datasets import make_defects
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
@@ -53,8 +55,6 @@ def make_detector():
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """An empty cache of weights, and a network on which nothing answers."""
-    from skpadim.backbones import _weights
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(_weights, "_failures", {})
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -62,9 +62,43 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert "TORCH_HOME" in os.environ
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def serve():
+    """Start an HTTP server on this machine with some content, a dict of path to bytes."""
+    servers = []
+
+    def start(content):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests.append(self.path)
+                body = content.get(self.path)
+                if body is None:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                length = len(body) + server.bytes_withheld
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        server.requests, server.content, server.bytes_withheld = [], content, 0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -57,18 +57,27 @@ def run_to_layers(module: nn.Module, images, names: Iterable[str]) -> dict[str, 
 
 
 def cut_after(module: nn.Module, images, names: Iterable[str]) -> nn.Module:
-    """Replace, in place, every submodule that does not run before the named ones have."""
-    used: set[nn.Module] = set()
+    """Replace, in place, the submodules that are not needed to compute the named ones."""
+    entered: set[nn.Module] = set()
+    completed: set[nn.Module] = set()
     every = dict(module.named_modules())
-    with forward_hooks(
-        ((sub, lambda sub, *_: used.add(sub)) for sub in every.values()), before=True
-    ):
+    before = ((sub, lambda sub, *_: entered.add(sub)) for sub in every.values())
+    after = ((sub, lambda sub, *_: completed.add(sub)) for sub in every.values())
+    with forward_hooks(before, before=True), forward_hooks(after):
         run_to_layers(module, images, names)
+    replaced = []
     for name, sub in every.items():
-        parent, _, child = name.rpartition(".")
-        # Containers such as ModuleList never run themselves: their children decide.
-        if name and sub not in used and not any(s in used for s in sub.modules()):
-            setattr(module.get_submodule(parent), child, nn.Identity())
+        parent = every.get(name.rpartition(".")[0])
+        # A parent that has completed without running the submodule may still use its weights.
+        # Containers such as ModuleList never run themselves: what they hold decides.
+        if name and parent not in completed and not any(s in entered for s in sub.modules()):
+            replaced.append((name, sub))
+            _replace(module, name, nn.Identity())
+    try:
+        run_to_layers(module, images, names)
+    except Exception:  # the module needs what it does not run: leave it whole
+        for name, sub in replaced:
+            _replace(module, name, sub)
     return module
 
 

@@ -142,7 +142,8 @@ class ModuleBackbone(Backbone):
 def is_channels_last(shape):
     """Whether rows and columns of a map of probe images are its axes 1 and 2 (transformers)."""
     aspect = PROBE_SIZE[1] / PROBE_SIZE[0]
-    return abs(shape[2] / shape[1] - aspect) < 0.1 and abs(shape[3] / shape[2] - aspect) > 0.1
+    if_first, if_last = abs(shape[3] / shape[2] - aspect), abs(shape[2] / shape[1] - aspect)
+    return if_last < min(if_first, 0.2)
 
 
 def _stride(map_height):

@@ -1,0 +1,140 @@
+"""A network of one's own as the backbone."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from skpadim.backbones import ModuleBackbone, load_backbone
+
+
+class Branching(nn.Module):
+    """A network whose layers have names of their own, and one that is never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.BatchNorm2d(6), nn.ReLU())
+        self.deep = nn.Conv2d(6, 7, 2, 2)
+        self.head = nn.Linear(7, 2)
+        self.unused = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.head(self.deep(self.stem(x)).mean((2, 3)))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = Branching()
+    # Statistics that folding must take into account.
+    network.stem[1].running_mean.uniform_(-1, 1)
+    network.stem[1].running_var.uniform_(0.5, 2)
+    return network
+
+
+def test_named_layers_end_to_end(network, good, make_detector):
+    detector = make_detector(network, layers=("stem", "deep")).fit(good)
+    assert detector.backbone_ == "Branching"
+    assert detector.gaussian_.n_features_in_ == 13
+    assert detector.embedder_.grid_ == (16, 16)
+    assert network.training  # the user's own module is left as it was
+
+
+def test_folding_keeps_the_outputs(network):
+    backbone = ModuleBackbone(network, ("stem", "deep"))
+    images = torch.randn(2, 3, 40, 48)
+    fast = backbone.cut(("stem", "deep")).for_inference()
+    assert isinstance(fast.module.stem[1], nn.Identity)
+    assert isinstance(fast.module.head, nn.Identity)
+    for got, want in zip(
+        fast(images, ("stem", "deep")), backbone(images, ("stem", "deep")), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+class Reused(nn.Module):
+    """Uses the convolution's output twice, so its batch norm must not be folded into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4)
+        self.norm.running_mean.fill_(3.0)
+        self.sum = nn.Identity()
+
+    def forward(self, x):
+        y = self.convolution(x)
+        return self.sum(y + self.norm(y))
+
+
+def test_what_cannot_be_folded_is_left():
+    backbone = ModuleBackbone(Reused(), ("sum",))
+    images = torch.randn(2, 3, 40, 48)
+    fast = backbone.for_inference()
+    torch.testing.assert_close(fast(images, ("sum",))[0], backbone(images, ("sum",))[0])
+
+
+def test_a_torchvision_network_of_ones_own_equals_the_named_one(good, make_detector):
+    named = load_backbone("resnet18", weights=None)
+    network = torchvision.models.resnet18(weights=None)
+    network.load_state_dict(named.module.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    layers = ("layer1", "layer2", "layer3")
+    for got, want in zip(
+        ModuleBackbone(network)(images, layers), named(images, layers), strict=True
+    ):
+        assert torch.equal(got, want)
+
+
+def test_normalisation_is_the_backbones(network, good, make_detector):
+    scores = [
+        make_detector(ModuleBackbone(network, ("stem",), mean=mean, std=std), layers=("stem",))
+        .fit(good)
+        .score_samples(good)
+        for mean, std in [((0, 0, 0), (1, 1, 1)), ((0.5, 0.5, 0.5), (0.1, 0.1, 0.1))]
+    ]
+    assert not np.allclose(*scores)
+
+
+def test_layers_are_sorted_from_fine_to_coarse(network):
+    assert list(ModuleBackbone(network, ("deep", "stem")).layers) == ["stem", "deep"]
+
+
+def test_channels_last_outputs_are_turned():
+    class Permuted(nn.Sequential):
+        pass
+
+    class Turn(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1)
+
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, 4), Turn())
+    backbone = ModuleBackbone(network, ("1",))
+    images = torch.randn(1, 3, 32, 40)
+    assert torch.equal(backbone(images, ("1",))[0], network[0](images))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("auto", "no submodule 'layer1', 'layer2', 'layer3'.*among .*'stem', 'deep'"),
+        (("stem", "top"), "no submodule 'top'"),
+        (("head",), "Layer 'head' of Branching does not return a feature map"),
+        (("unused",), "never runs the layers .*unused"),
+        (("deep", "stem"), "fine to coarse"),
+    ],
+)
+def test_bad_layers_are_refused(network, good, make_detector, layers, message):
+    with pytest.raises(ValueError, match=message):
+        make_detector(network, layers=layers).fit(good)
+
+
+def test_a_network_for_one_size_only_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+    with pytest.raises(ValueError, match="Sequential does not run on images of 224 x 288"):
+        ModuleBackbone(network, ("1",))
+
+
+def test_other_types_are_refused():
+    with pytest.raises(TypeError, match="backbone=3 must be a name, a Backbone or a torch"):
+        load_backbone(3)

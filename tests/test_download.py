@@ -1,0 +1,56 @@
+"""Fetching a file: whole, checked, or not at all."""
+
+import hashlib
+import socket
+import time
+
+import pytest
+
+from skpadim import _download
+from skpadim._download import DownloadError, download
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB, several chunks
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def test_a_file_arrives_whole(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    target = tmp_path / "new" / "folder" / "file"
+    download(f"{server.url}/file", target, sha256_prefix=SHA256[:8])
+    assert target.read_bytes() == CONTENT
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("fault", ["wrong byte", "broken off", "not found"])
+def test_a_faulty_transfer_leaves_what_was_there(serve, tmp_path, fault):
+    server = serve({"/file": CONTENT[:-1] + b"?"} if fault == "wrong byte" else {"/file": CONTENT})
+    server.bytes_withheld = 1000 if fault == "broken off" else 0
+    path = "/file" if fault != "not found" else "/other"
+    target = tmp_path / "file"
+    target.write_bytes(b"before")
+    message = {
+        "wrong byte": "has SHA-256",
+        "broken off": "broke off after 5120000 of 5121000 bytes|failed",
+        "not found": "cannot be reached .*Not Found",
+    }[fault]
+    with pytest.raises(DownloadError, match=message):
+        download(server.url + path, target, sha256_prefix=SHA256)
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_silent_host_is_given_up_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(_download, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        with pytest.raises(DownloadError, match="no answer within 0.3 seconds"):
+            download(
+                f"http://127.0.0.1:{silent.getsockname()[1]}/x", tmp_path / "x", sha256_prefix=""
+            )
+        assert time.monotonic() - start < 5
+    assert list(tmp_path.iterdir()) == []
