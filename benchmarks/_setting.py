@@ -1,0 +1,52 @@
+"""What every table says of itself, and a folder of images laid out as MVTec AD's categories."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+
+def print_setting(*packages: str) -> None:
+    """Print machine, versions and date."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    with open("/proc/cpuinfo") as file:
+        models = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
+    print(
+        f"{datetime.date.today()}, {' '.join(models) or platform.processor()}, "
+        f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {', '.join(versions)}"
+    )
+
+
+def read_category(root: Path) -> tuple[list[Path], pd.DataFrame]:
+    """Training images, and a frame of test images: path, kind, mask path or None."""
+    train = sorted((root / "train" / "good").iterdir())
+    rows = [
+        (path, path.parent.name, _mask_path(root, path))
+        for path in sorted(root.glob("test/*/*"))
+    ]
+    return train, pd.DataFrame(rows, columns=["path", "kind", "mask"])
+
+
+def _mask_path(root, path):
+    kind = path.parent.name
+    return None if kind == "good" else root / "ground_truth" / kind / f"{path.stem}_mask.png"
+
+
+def read_masks(paths, size: int, crop: int) -> np.ndarray:
+    """Masks resized (nearest) and cropped as the detector does it with images."""
+    margin = (size - crop) // 2
+    masks = np.zeros((len(paths), crop, crop), dtype=bool)
+    for mask, path in zip(masks, paths, strict=True):
+        if path is not None:
+            resized = Image.open(path).convert("L").resize((size, size), Image.Resampling.NEAREST)
+            mask[:] = np.asarray(resized)[margin : margin + crop, margin : margin + crop] > 127
+    return masks
