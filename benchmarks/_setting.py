@@ -30,8 +30,7 @@ def read_category(root: Path) -> tuple[list[Path], pd.DataFrame]:
     """Training images, and a frame of test images: path, kind, mask path or None."""
     train = sorted((root / "train" / "good").iterdir())
     rows = [
-        (path, path.parent.name, _mask_path(root, path))
-        for path in sorted(root.glob("test/*/*"))
+        (path, path.parent.name, _mask_path(root, path)) for path in sorted(root.glob("test/*/*"))
     ]
     return train, pd.DataFrame(rows, columns=["path", "kind", "mask"])
 

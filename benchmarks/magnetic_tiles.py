@@ -46,7 +46,9 @@ def main():
     scores, masks = maps.max(axis=(1, 2)), read_masks(test["mask"], 256, options.crop_size)
     flagged = scores > -detector.offset_
     print(f"{detector}\n{len(train)} training images\n")
-    print("| kind | images | flagged | image AUROC | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|")
+    print(
+        "| kind | images | flagged | image AUROC | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|"
+    )
     kinds = [kind for kind in test["kind"].unique() if kind != "good"]
     good = (test["kind"] == "good").to_numpy()
     for kind in [*kinds, "all"]:

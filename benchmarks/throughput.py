@@ -22,7 +22,10 @@ from skpadim import PadimDetector
 
 def fit_ours(images, backbone="resnet18"):
     return PadimDetector(
-        backbone, weights=None if backbone != "filter_bank" else "imagenet", crop_size=None, random_state=0
+        backbone,
+        weights=None if backbone != "filter_bank" else "imagenet",
+        crop_size=None,
+        random_state=0,
     ).fit(images)
 
 
@@ -78,7 +81,9 @@ def main():
                 times.setdefault(key, []).append(count / seconds)
 
     print(f"\nimages/s, median of {options.runs} alternating runs (min to max), {n} images\n")
-    print("| work | skpadim resnet18 | anomalib resnet18 | ratio, median of pairs | skpadim filter bank |")
+    print(
+        "| work | skpadim resnet18 | anomalib resnet18 | ratio, median of pairs | skpadim filter bank |"
+    )
     print("|---|---|---|---|---|")
     for work in ("fit", "score", "score one image"):
         cells = [

@@ -134,7 +134,7 @@ class PatchEmbedder(
     >>> images = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
     >>> embedder = PatchEmbedder("filter_bank", n_features=20, image_size=64, crop_size=None)
     >>> embedder.fit_transform(images).shape
-    (2, 16, 16, 20)
+    (2, 8, 8, 20)
     """
 
     _parameter_constraints = EMBEDDING_CONSTRAINTS

@@ -20,9 +20,7 @@ from skpadim._anomaly_map import anomaly_maps, image_scores
 def test_map_is_interpolation_then_gaussian_filter(grid, size, sigma):
     distances = torch.from_numpy(np.random.default_rng(0).random((2, *grid)))
     upsampled = F.interpolate(distances[:, None], size=size, mode="bilinear", align_corners=False)
-    expected = [
-        gaussian_filter(m, sigma) if sigma else m for m in upsampled[:, 0].numpy()
-    ]
+    expected = [gaussian_filter(m, sigma) if sigma else m for m in upsampled[:, 0].numpy()]
     maps = anomaly_maps(distances, size, sigma)
     np.testing.assert_allclose(maps.numpy(), expected, atol=1e-12)
 

@@ -70,7 +70,9 @@ def test_auto_n_features_is_the_papers(backbone, n_features):
     assert make_embedder(backbone).fit().n_features_out_ == n_features
     # Never more than the chosen layers have.
     only = make_embedder(backbone, layers=["layer1"]).fit()
-    assert only.n_features_out_ == min(n_features, load_backbone(backbone, None).layers["layer1"][0])
+    assert only.n_features_out_ == min(
+        n_features, load_backbone(backbone, None).layers["layer1"][0]
+    )
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (7, 9), (8, 5)])

@@ -30,9 +30,9 @@ def test_demo_finds_the_defects_offline(tmp_path, capsys, offline):
     assert min(aurocs) > 0.85
     assert str(tmp_path / "demo.png") in printed
     assert "skpadim fit" in printed
-    picture = np.asarray(Image.open(tmp_path / "demo.png"))
-    assert picture.shape[0] > 4 * 224
-    assert picture.shape[1] > 3 * 224
+    with Image.open(tmp_path / "demo.png") as picture:
+        assert picture.width > 3 * 224
+        assert picture.height > 4 * 224
 
 
 def test_fit_then_score(folder, parts, good, tmp_path, capsys):
@@ -49,9 +49,11 @@ def test_fit_then_score(folder, parts, good, tmp_path, capsys):
     detector = joblib.load(model)
     np.testing.assert_allclose(table["score"], detector.score_samples(parts.data), rtol=1e-6)
     np.testing.assert_array_equal(table["label"], detector.predict(parts.data))
-    values = np.asarray(Image.open(maps / "part_003.png.tiff"))
+    with Image.open(maps / "part_003.png.tiff") as file:
+        values = np.array(file)
     np.testing.assert_allclose(values, detector.anomaly_map(parts.data[3:4])[0], rtol=1e-5)
-    assert Image.open(maps / "part_003.png.png").size == (128, 64)
+    with Image.open(maps / "part_003.png.png") as file:
+        assert file.size == (128, 64)
     assert {path.name for path in tmp_path.iterdir()} == {"model.joblib", "scores.csv", "maps"}
 
 
@@ -103,7 +105,9 @@ def test_a_bad_image_stops_the_fit_and_leaves_the_old_model(folder, good, model,
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("arguments", [[], ["fit"], ["fly"], ["fit", "x", "-o", "y", "--seed", "a"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["fit"], ["fly"], ["fit", "x", "-o", "y", "--seed", "a"]]
+)
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

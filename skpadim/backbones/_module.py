@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layer
 from skpadim.backbones._hooks import cut_after, fold_batch_norms, run_to_layers

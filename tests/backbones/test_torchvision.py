@@ -69,7 +69,9 @@ def test_layers_are_the_networks_stages(name):
 def test_every_network_has_stages_or_says_why():
     without = []
     for name in list_backbones()[1:]:
-        if any(size in name for size in ("gf", "_h_", "_l_", "101", "152", "201", "169", "_l", "_b")):
+        if any(
+            size in name for size in ("gf", "_h_", "_l_", "101", "152", "201", "169", "_l", "_b")
+        ):
             continue  # larger variants of networks that are tried
         try:
             assert list(find_stages(name))[:3] == list(LAYERS)
