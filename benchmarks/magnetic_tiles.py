@@ -20,7 +20,7 @@ from skpadim import PadimDetector
 
 
 def aupro(masks, maps):
-    np.trapz = np.trapezoid  # ADEval 1.1.0 was written for NumPy before 2.0
+    np.trapz = np.trapezoid  # noqa: NPY201 (ADEval 1.1.0 was written for NumPy before 2.0)
     from adeval.au_pro import calculate_au_pro
 
     return calculate_au_pro(list(masks.astype(int)), list(maps), 0.3, 200)[0]
@@ -46,9 +46,8 @@ def main():
     scores, masks = maps.max(axis=(1, 2)), read_masks(test["mask"], 256, options.crop_size)
     flagged = scores > -detector.offset_
     print(f"{detector}\n{len(train)} training images\n")
-    print(
-        "| kind | images | flagged | image AUROC | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|"
-    )
+    print("| kind | images | flagged | image AUROC | pixel AUROC | AUPRO |")
+    print("|---|---|---|---|---|---|")
     kinds = [kind for kind in test["kind"].unique() if kind != "good"]
     good = (test["kind"] == "good").to_numpy()
     for kind in [*kinds, "all"]:

@@ -79,9 +79,8 @@ def main(root):
     distances = np.concatenate(distances)
     embeddings = ours.embedder_.transform(test["path"])
     print(f"{len(train)} training and {len(test)} test images, resnet18 with random weights\n")
-    print(
-        "| regularization of ours | relative difference of distances: max | median |\n|---|---|---|"
-    )
+    print("| regularization of ours | relative difference of distances: max | median |")
+    print("|---|---|---|")
     for regularization in (0.01, 0.01 + 1e-5):  # anomalib adds 1e-5 to the 0.01 before it inverts
         ours.gaussian_.regularization = regularization
         difference = np.abs(ours.gaussian_.mahalanobis(embeddings) / distances - 1)
@@ -93,9 +92,8 @@ def main(root):
         "anomalib, its own blur": np.concatenate(their_scores),
         "anomalib's distances, SciPy's blur": np.concatenate(rescored),
     }
-    print(
-        "\n| | image AUROC | largest relative difference of a score from skpadim's |\n|---|---|---|"
-    )
+    print("\n| | image AUROC | largest relative difference of a score from skpadim's |")
+    print("|---|---|---|")
     for name, values in rows.items():
         relative = np.abs(values / scores - 1).max()
         print(f"| {name} | {roc_auc_score(truth, values):.4f} | {relative:.1e} |")

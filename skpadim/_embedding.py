@@ -26,8 +26,8 @@ EMBEDDING_CONSTRAINTS = {
     "layers": "no_validation",
     "n_features": [StrOptions({"auto"}), None, Interval(Integral, 1, None, closed="left")],
     "projection": [StrOptions({"random", "semi_orthogonal"})],
-    "image_size": [Interval(Integral, 1, None, closed="left"), "array-like"],
-    "crop_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
+    "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
@@ -104,9 +104,9 @@ class PatchEmbedder(
         Name of the network that is used.
     layers_ : tuple of str
         Layers that are used.
-    feature_indices_ : ndarray of shape (n_features_out_,), int
+    feature_indices_ : ndarray of shape (n_features,), int
         Selected channels among those of all layers in order; only for ``projection="random"``.
-    projection_ : ndarray of shape (n_channels, n_features_out_), float32
+    projection_ : ndarray of shape (n_channels, n_features), float32
         Projection matrix; only for ``projection="semi_orthogonal"``.
     n_features_out_ : int
         Length of an embedding.
@@ -281,7 +281,7 @@ class PatchEmbedder(
 
         Returns
         -------
-        images : tensor of shape (..., 3, *input_size_)
+        images : tensor of shape (..., 3, height, width)
         """
         check_is_fitted(self)
         return fit_to_size(images, self._image_size, self.input_size_)

@@ -44,7 +44,7 @@ class Moments:
     @classmethod
     def of(cls, embeddings: torch.Tensor) -> Moments:
         """Moments of a batch of shape (n_samples, n_positions, n_features)."""
-        n_samples, n_positions, n_features = embeddings.shape
+        _, n_positions, n_features = embeddings.shape
         empty = cls(
             0,
             embeddings.new_zeros((n_positions, n_features), dtype=torch.float64),

@@ -250,8 +250,8 @@ def _check_dtype(X):
         "float64",
     ):
         raise ValueError(
-            f"has pixels of dtype {X.dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), or "
-            "floats in [0, 1]."
+            f"has pixels of dtype {X.dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), "
+            "or floats in [0, 1]."
         )
 
 

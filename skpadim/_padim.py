@@ -342,12 +342,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             current = getattr(self, name)
             if name in ("batch_size", "device", "verbose"):
                 setattr(embedder, name, current)
-            elif current is not fitted and isinstance(current, (str, int, tuple, list, type(None))):
-                if current != fitted:
-                    raise ValueError(
-                        f"{name}={current!r}, but the detector was fitted with {name}={fitted!r}: "
-                        "fit it again, or set the parameter back."
-                    )
+            elif current is not fitted and current != fitted:
+                raise ValueError(
+                    f"{name}={current!r}, but the detector was fitted with {name}={fitted!r}: fit "
+                    "it again, or set the parameter back."
+                )
         return embedder
 
     def _score_training_images(self, embedder, images, moments, embeddings):

@@ -181,7 +181,7 @@ class FilterBank(Backbone):
         return torch.log(total / ORIENTATIONS), 2 * HARMONIC * harmonic
 
     def _points(self, images, grey):
-        """Intensity and colours in cells: means and contrasts (n, 6, h, w), extremes (n, 2, h, w)."""
+        """Means and contrasts (n, 6, h, w) of intensity and colours, extremes (n, 2, h, w)."""
         red, green, blue = torch.log(images + DARK).split(1, dim=1)
         values = torch.cat([grey, red - green, (red + green) / 2 - blue], dim=1)
         mean = window_means(values, CELL, STRIDE)
