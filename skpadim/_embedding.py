@@ -51,7 +51,9 @@ def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """
     for axis, n_out in enumerate(grid, start=1):
         n_in = maps.shape[axis]
-        if n_in != n_out:
+        if n_out % n_in == 0:
+            maps = maps.repeat_interleave(n_out // n_in, dim=axis)
+        else:
             source = torch.arange(n_out, device=maps.device) * n_in // n_out
             maps = maps.index_select(axis, source)
     return maps
@@ -305,7 +307,7 @@ class PatchEmbedder(
                 yield self.embed(pixels, device)
                 progress.update(len(pixels))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Embed one batch of pixels that have the network's input size.
 

@@ -151,13 +151,12 @@ def mahalanobis_distances(
         Not squared; the square root of ``δᵀ Σ⁻¹ δ = ‖L⁻¹ δ‖²``.
     """
     n_samples, n_positions, n_features = embeddings.shape
+    mean = mean.to(embeddings.dtype)
     distances = embeddings.new_empty((n_samples, n_positions))
     for block in _blocks(n_positions, 8 * n_samples * n_features):
-        difference = (embeddings[:, block] - mean[block]).to(embeddings.dtype).transpose(0, 1)
-        whitened = torch.linalg.solve_triangular(
-            cholesky[block].mT, difference, upper=True, left=False
-        )
-        distances[:, block] = torch.linalg.vector_norm(whitened, dim=2).T
+        difference = (embeddings[:, block] - mean[block]).permute(1, 2, 0)
+        whitened = torch.linalg.solve_triangular(cholesky[block], difference, upper=False)
+        distances[:, block] = torch.linalg.vector_norm(whitened, dim=1).T
     return distances
 
 
