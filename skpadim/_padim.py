@@ -18,9 +18,10 @@ from skpadim._gaussian import Moments, PatchGaussian, TrainingDistances, check_h
 from skpadim._images import Images
 from skpadim._persistence import VersionedStateMixin
 
-# Embeddings are gathered up to this size before they are added to the moments, which then are
-# read and written less often; if all of the training set fits, calibration needs no second pass.
-_CHUNK_BYTES = 256 * 2**20
+# Embeddings are gathered before they are added to the moments, which then are read and written
+# less often, and if all of the training set fits, calibration needs no second pass. The buffer is
+# as large as the moments themselves, and no larger than this.
+_MAX_CHUNK_BYTES = 2**30
 
 
 class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -410,9 +411,10 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
 def _learn_moments(embedder, images):
     """Moments of the images' embeddings, and the embeddings themselves if they are few enough."""
-    n_positions = embedder.grid_[0] * embedder.grid_[1]
-    bytes_per_image = 4 * n_positions * embedder.n_features_out_
-    chunk_size = min(len(images), max(embedder.batch_size, _CHUNK_BYTES // bytes_per_image))
+    bytes_per_image = 4 * embedder.grid_[0] * embedder.grid_[1] * embedder.n_features_out_
+    moments_bytes = 2 * embedder.n_features_out_ * bytes_per_image  # float64 scatters
+    chunk_bytes = min(moments_bytes, _MAX_CHUNK_BYTES)
+    chunk_size = min(len(images), max(embedder.batch_size, chunk_bytes // bytes_per_image))
     chunk = moments = None
     filled = 0
     for batch in embedder.iter_embeddings(images, "Fitting"):
