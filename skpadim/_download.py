@@ -72,7 +72,8 @@ def _open(url):
 
     def connect():
         try:
-            response = urllib.request.urlopen(url, timeout=READ_SECONDS)
+            # A new opener each time: urlopen keeps the proxies that it found at its first call.
+            response = urllib.request.build_opener().open(url, timeout=READ_SECONDS)
         except Exception as error:  # handed to the waiting thread
             if isinstance(error, urllib.error.HTTPError):
                 error.close()

@@ -56,6 +56,8 @@ def test_the_network_is_cut_in_the_file(good, make_detector):
     assert sizes["layer3"] < 4 * 2_900_000
 
 
+# torch 2.4 and 2.5 warn of their own way of pickling tensors.
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
 def test_a_module_of_ones_own_is_in_the_file(good, make_detector):
     network = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 9, 2))
     detector = make_detector(network, layers=("2",)).fit(good)

@@ -135,6 +135,9 @@ class FilterBank(Backbone):
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("blur", (binomial[:, None] * binomial)[None, None], persistent=False)
 
+    def __reduce__(self):
+        return FilterBank, ()  # made by formula: a model file need not hold it
+
     def forward(self, images, layers):
         """Feature maps of some layers (see :meth:`Backbone.forward`).
 

@@ -73,6 +73,7 @@ def test_every_family_of_networks_has_stages():
             assert list(find_stages(name))[:3] == list(LAYERS), name
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")  # torchvision 0.19's own
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
 def test_networks_without_stages_say_so(name):
     with pytest.raises(ValueError, match=f"{name}.*(cannot be a backbone|no feature maps)"):
