@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._calibration import conformal_offset
 from skpadim._embedding import EMBEDDING_CONSTRAINTS, PatchEmbedder
-from skpadim._gaussian import Moments, PatchGaussian, TrainingDistances, check_has_threshold
+from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
+from skpadim._moments import Moments, TrainingDistances
 from skpadim._persistence import VersionedStateMixin
 
 # Embeddings are gathered before they are added to the moments, which then are read and written

@@ -101,7 +101,7 @@ def test_moments_stand_a_large_offset():
 def test_many_positions_are_worked_through_in_blocks(monkeypatch):
     train, test = make_embeddings(20), make_embeddings(3, seed=1)
     expected = PatchGaussian().fit(train).mahalanobis(test)
-    monkeypatch.setattr("skpadim._gaussian._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("skpadim._moments._BLOCK_BYTES", 5000)
     np.testing.assert_allclose(PatchGaussian().fit(train).mahalanobis(test), expected, rtol=1e-6)
 
 
