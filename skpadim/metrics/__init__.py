@@ -11,6 +11,7 @@ from skpadim.metrics._pixel import (
 from skpadim.metrics._region import aupro_score, pro_curve, pro_score
 from skpadim.metrics._saturation import auspro_score, spro_curve
 from skpadim.metrics._scorers import aupro_scorer, pixel_roc_auc_scorer
+from skpadim.metrics._summary import pixel_metrics
 
 __all__ = [
     "PixelMetrics",
@@ -21,6 +22,7 @@ __all__ = [
     "image_f1_max",
     "pixel_average_precision_score",
     "pixel_f1_max",
+    "pixel_metrics",
     "pixel_roc_auc_score",
     "pixel_roc_auc_scorer",
     "pro_curve",

@@ -14,10 +14,10 @@ from skpadim.metrics._counting import (
     tabulate_scores,
 )
 from skpadim.metrics._histogram import Histogram
-from skpadim.metrics._image import count_images
-from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs, is_tensor
+from skpadim.metrics._inputs import check_connectivity, check_pairs, is_tensor
 from skpadim.metrics._regions import find_regions
 from skpadim.metrics._saturation import saturated_weights
+from skpadim.metrics._summary import check_limits, image_values, pixel_values
 
 # Room for what the histogram's integers round, and for the rounding of float64 sums.
 _ROUNDING = 1e-9
@@ -47,7 +47,7 @@ class PixelMetrics:
 
     See Also
     --------
-    aupro_score : One metric of arrays.
+    pixel_metrics : The same of arrays that are in memory, without copies.
     evaluate : All metrics of a detector.
 
     Notes
@@ -77,8 +77,7 @@ class PixelMetrics:
     """
 
     def __init__(self, *, exact=True, max_fpr=(0.3, 0.05, 0.01), saturation=None, connectivity=8):
-        limits = [max_fpr] if np.ndim(max_fpr) == 0 else list(max_fpr)
-        self.max_fpr = tuple(check_max_fpr(limit) for limit in limits)
+        self.max_fpr = check_limits(max_fpr)
         self.connectivity = check_connectivity(connectivity)
         if saturation is not None and not (isinstance(saturation, float) or callable(saturation)):
             raise ValueError(
@@ -186,14 +185,7 @@ class PixelMetrics:
             If there is no anomalous or no normal pixel so far.
         """
         counts, saturated = self._counts()
-        f1, threshold = _curves.f1_max(counts)
-        values = {
-            "pixel_roc_auc": _curves.roc_auc(counts),
-            "pixel_average_precision": _curves.average_precision(counts),
-            "pixel_f1_max": f1,
-            "pixel_f1_max_threshold": threshold,
-            **{f"aupro_{limit:g}": _curves.aupro(counts, limit) for limit in self.max_fpr},
-        }
+        values = pixel_values(counts, self.max_fpr)
         if saturated is not None:
             for limit in self.max_fpr:
                 values[f"auspro_{limit:g}"] = _curves.aupro(saturated, limit)
@@ -272,17 +264,3 @@ class PixelMetrics:
         for limit in self.max_fpr:
             errors[f"aupro_{limit:g}_error"] = _histogram.aupro_error(counts, limit)
         return {name: error + _ROUNDING for name, error in errors.items()}
-
-
-def image_values(anomalous: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Metrics of images' scores; NaN if there is only one kind of image."""
-    names = ("roc_auc", "average_precision", "f1_max", "f1_max_threshold")
-    if anomalous.all() or not anomalous.any():
-        return {f"image_{name}": float("nan") for name in names}
-    counts = count_images(anomalous, scores.astype(np.float64))
-    values = (
-        _curves.roc_auc(counts),
-        _curves.average_precision(counts),
-        *_curves.f1_max(counts),
-    )
-    return {f"image_{name}": value for name, value in zip(names, values, strict=True)}

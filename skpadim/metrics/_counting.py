@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,7 +98,7 @@ def collect_anomalous(pairs: Pairs, connectivity: int) -> AnomalousPixels:
         scores = batch.scores_at(regions.positions)
         return AnomalousPixels(scores, regions.areas, regions.images + batch.first)
 
-    return AnomalousPixels.concatenate(_in_threads(of_batch, pairs.batches()))
+    return AnomalousPixels.concatenate(in_threads(of_batch, pairs.batches()))
 
 
 def count_pairs(pairs: Pairs, connectivity: int) -> Counts:
@@ -109,7 +110,11 @@ def count_pairs(pairs: Pairs, connectivity: int) -> Counts:
         If there is no anomalous or no normal pixel, or if masks or maps have other values than
         they may.
     """
-    pixels = collect_anomalous(pairs, connectivity)
+    return count_collected(pairs, collect_anomalous(pairs, connectivity))
+
+
+def count_collected(pairs: Pairs, pixels: AnomalousPixels) -> Counts:
+    """Counts of masks and maps whose anomalous pixels have been collected."""
     n_normal = pairs.n_pixels - len(pixels.scores)
     check_both_kinds(len(pixels.scores), n_normal)
     thresholds, anomalous, overlap = tabulate_anomalous(pixels)
@@ -204,13 +209,13 @@ def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarr
     def count(chunk):
         _count_in_sorted(thresholds, *_sorted_from(chunk, thresholds), below, tied, lock)
 
-    _in_threads(count, _chunks(pieces, n_scores))
+    in_threads(count, _chunks(pieces, n_scores))
     below += tied
     return np.subtract(n_scores, below, out=below), tied
 
 
-def _in_threads(function, arguments):
-    """Results in order; of several errors the first one's is raised."""
+def in_threads(function: Callable, arguments: list) -> list:
+    """Call a function on each argument; results in order, and the first error if there are any."""
     if len(arguments) == 1 or _N_THREADS == 1:
         return [function(argument) for argument in arguments]
     with ThreadPoolExecutor(_N_THREADS) as pool:

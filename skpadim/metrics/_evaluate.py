@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skpadim.metrics._accumulator import PixelMetrics, image_values
+from skpadim.metrics._accumulator import PixelMetrics
 from skpadim.metrics._geometry import Window, read_mask
 from skpadim.metrics._image import check_labels
+from skpadim.metrics._summary import image_values
 
 
 def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[str, float]:

@@ -12,6 +12,7 @@ from skpadim.metrics import (
     image_f1_max,
     pixel_average_precision_score,
     pixel_f1_max,
+    pixel_metrics,
     pixel_roc_auc_score,
     pro_curve,
 )
@@ -47,6 +48,14 @@ def test_values_are_those_of_the_functions(pairs):
         "image_f1_max": image_f1,
         "image_f1_max_threshold": image_threshold,
     }
+
+
+def test_values_of_arrays_are_the_accumulators(pairs):
+    masks, maps = pairs
+    assert pixel_metrics(masks, maps) == PixelMetrics().update(masks, maps).compute()
+    values = pixel_metrics(masks[4:], maps[4:], max_fpr=0.2, connectivity=4)
+    expected = PixelMetrics(max_fpr=0.2, connectivity=4).update(masks[4:], maps[4:]).compute()
+    assert values == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
 
 
 @settings(deadline=None, max_examples=30)

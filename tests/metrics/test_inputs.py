@@ -11,6 +11,7 @@ from skpadim.metrics import (
     image_f1_max,
     pixel_average_precision_score,
     pixel_f1_max,
+    pixel_metrics,
     pixel_roc_auc_score,
     pro_curve,
     pro_score,
@@ -24,6 +25,7 @@ FUNCTIONS = [
     pixel_roc_auc_score,
     pixel_average_precision_score,
     pixel_f1_max,
+    pixel_metrics,
     lambda masks, maps: PixelMetrics().update(masks, maps).compute(),
     lambda masks, maps: PixelMetrics(exact=False).update(masks, maps).compute(),
 ]
