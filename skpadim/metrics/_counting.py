@@ -26,13 +26,14 @@ try:
 except AttributeError:  # not on Linux
     _N_THREADS = min(2, os.cpu_count() or 1)
 # Pixels in the chunks of all threads together: a share of all pixels, within bounds.
-_CHUNK_SHARE = 0.36
+_CHUNK_SHARE = 0.34
 _CHUNK_PIXELS = (2**17, 2**26)
 # Thresholds are looked up in blocks, each in its own short stretch of the sorted pixels, which
 # the caches hold.
 _BLOCK_THRESHOLDS = 4096
 # Below this share of deciding pixels it pays to pick them out before sorting.
 _PICK_SHARE = 0.7
+_PICK_PIXELS = 2**17
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Counts:
     ----------
     thresholds : ndarray of shape (n_thresholds,)
         The scores, ascending.
-    anomalous : ndarray of shape (n_thresholds,), int64
+    anomalous : ndarray of shape (n_thresholds,), integer
         Anomalous pixels with exactly this score.
     overlap : ndarray of shape (n_thresholds,), float64
         Sum over those pixels of one over the area of their region: by so much the sum over the
@@ -160,7 +161,7 @@ def tabulate_anomalous(
     Returns
     -------
     thresholds : ndarray of shape (n_thresholds,), ascending
-    anomalous : ndarray of shape (n_thresholds,), int64
+    anomalous : ndarray of shape (n_thresholds,), integer
         Pixels of each score.
     overlap : ndarray of shape (n_thresholds,), float64
         Sum over them of one over the area of their region. Pixels of the same score are added in
@@ -170,7 +171,8 @@ def tabulate_anomalous(
     scores, areas = _sort_by_score(pixels.scores, areas)
     starts = np.concatenate(([0], np.flatnonzero(scores[1:] != scores[:-1]) + 1))
     overlap = np.add.reduceat(1 / areas, starts)
-    return scores[starts], np.diff(starts, append=len(scores)), overlap
+    anomalous = np.diff(starts, append=len(scores))
+    return scores[starts], anomalous.astype(_counts_dtype(len(scores))), overlap
 
 
 def tabulate_scores(scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,16 +204,23 @@ def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarr
     # anything sorted in float16, for which NumPy has no fast way.
     dtype = np.result_type(np.float32, thresholds, *{piece.dtype for piece in pieces})
     thresholds = thresholds.astype(dtype, copy=False)
-    below = np.zeros(len(thresholds), np.int64)
-    tied = np.zeros(len(thresholds), np.int64)
+    below, tied = np.zeros((2, len(thresholds)), _counts_dtype(n_scores))
     lock = threading.Lock()
+    chunks = _chunks(pieces, n_scores)
+    size = sum(len(part) for part in chunks[0])
+    # One buffer a thread: fresh memory for each chunk would cost as much as sorting it does.
+    buffers = [np.empty(size, dtype) for _ in range(min(_N_THREADS, len(chunks)))]
 
     def count(chunk):
-        _count_in_sorted(thresholds, *_sorted_from(chunk, thresholds), below, tied, lock)
+        buffer = buffers.pop()
+        scores, n_below = _sorted_from(chunk, thresholds, buffer)
+        _count_in_sorted(thresholds, scores, n_below, below, tied, lock)
+        buffers.append(buffer)
 
-    in_threads(count, _chunks(pieces, n_scores))
+    in_threads(count, chunks)
+    buffers.clear()
     below += tied
-    return np.subtract(n_scores, below, out=below), tied
+    return n_scores - below.astype(np.int64), tied.astype(np.int64)
 
 
 def in_threads(function: Callable, arguments: list) -> list:
@@ -220,6 +229,11 @@ def in_threads(function: Callable, arguments: list) -> list:
         return [function(argument) for argument in arguments]
     with ThreadPoolExecutor(_N_THREADS) as pool:
         return list(pool.map(function, arguments))
+
+
+def _counts_dtype(n):
+    """Half the bytes where they are enough for counts up to n."""
+    return np.int32 if n < 2**31 else np.int64
 
 
 def _sort_by_score(scores, areas):
@@ -264,19 +278,28 @@ def _chunks(pieces, n_scores):
     return chunks
 
 
-def _sorted_from(chunk, thresholds):
+def _sorted_from(chunk, thresholds, buffer):
     """Scores of a chunk that decide, sorted, and the number of those below all thresholds."""
     lowest = thresholds[0]
-    n_below = sum(len(part) - np.count_nonzero(part >= lowest) for part in chunk)
+    # In short stretches, so that what is compared and picked stays in the caches.
+    chunk = [
+        part[start : start + _PICK_PIXELS]
+        for part in chunk
+        for start in range(0, len(part), _PICK_PIXELS)
+    ]
     n_scores = sum(len(part) for part in chunk)
-    if n_below < (1 - _PICK_SHARE) * n_scores:
-        n_below = 0
-    else:
-        chunk = [part[part >= lowest] for part in chunk]
-    scores = np.empty(n_scores - n_below, thresholds.dtype)
-    np.concatenate(chunk, out=scores)
+    n_picked = sum(np.count_nonzero(part >= lowest) for part in chunk)
+    if n_picked > _PICK_SHARE * n_scores:
+        n_picked = n_scores
+    scores = buffer[:n_picked]
+    filled = 0
+    for part in chunk:
+        if n_picked < n_scores:
+            part = part.compress(part >= lowest)
+        scores[filled : filled + len(part)] = part
+        filled += len(part)
     scores.sort()
-    return scores, n_below
+    return scores, n_scores - n_picked
 
 
 def _count_in_sorted(thresholds, scores, n_below, below, tied, lock):

@@ -13,16 +13,21 @@ from skpadim.metrics._counting import Counts
 
 def roc_auc(counts: Counts) -> float:
     """Area under the ROC curve: the share of pairs in the right order, ties counted half."""
-    below = counts.n_normal - counts.normal_above - counts.normal_tied / 2
-    n_anomalous = counts.anomalous.sum()
-    return float(np.sum(counts.anomalous * (below / counts.n_normal)) / n_anomalous)
+    share_below = counts.normal_tied / -2
+    share_below -= counts.normal_above
+    share_below += counts.n_normal
+    share_below /= counts.n_normal
+    share_below *= counts.anomalous
+    return float(np.sum(share_below) / counts.anomalous.sum())
 
 
 def average_precision(counts: Counts) -> float:
     """Mean over the anomalous pixels of the precision at their score as the threshold."""
     true, false = _detected(counts)
-    precision = true / (true + false)
-    return float(np.sum(counts.anomalous * precision) / true[0])
+    false += true
+    precision = true / false
+    precision *= counts.anomalous
+    return float(np.sum(precision) / true[0])
 
 
 def f1_max(counts: Counts) -> tuple[float, float]:
@@ -32,7 +37,11 @@ def f1_max(counts: Counts) -> tuple[float, float]:
     those scores can be the best.
     """
     true, false = _detected(counts)
-    f1 = 2 * true / (true + false + true[0])
+    n_anomalous = true[0]
+    false += true
+    false += n_anomalous
+    f1 = true / false
+    f1 *= 2
     best = len(f1) - 1 - int(np.argmax(f1[::-1]))
     return float(f1[best]), float(counts.thresholds[best])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from skpadim.metrics import _curves
@@ -11,7 +9,6 @@ from skpadim.metrics._counting import (
     Counts,
     collect_anomalous,
     count_collected,
-    in_threads,
 )
 from skpadim.metrics._image import count_images
 from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
@@ -83,15 +80,13 @@ def check_limits(max_fpr) -> tuple[float, ...]:
 
 def pixel_values(counts: Counts, limits: tuple[float, ...]) -> dict[str, float]:
     """Metrics of pixels and regions from their counts."""
-    functions = [_curves.roc_auc, _curves.average_precision, _curves.f1_max]
-    functions += [partial(_curves.aupro, max_fpr=limit) for limit in limits]
-    auc, precision, (f1, threshold), *areas = in_threads(lambda f: f(counts), functions)
+    f1, threshold = _curves.f1_max(counts)
     return {
-        "pixel_roc_auc": auc,
-        "pixel_average_precision": precision,
+        "pixel_roc_auc": _curves.roc_auc(counts),
+        "pixel_average_precision": _curves.average_precision(counts),
         "pixel_f1_max": f1,
         "pixel_f1_max_threshold": threshold,
-        **{f"aupro_{limit:g}": area for limit, area in zip(limits, areas, strict=True)},
+        **{f"aupro_{limit:g}": _curves.aupro(counts, limit) for limit in limits},
     }
 
 
