@@ -210,11 +210,16 @@ def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarr
     size = sum(len(part) for part in chunks[0])
     # One buffer a thread: fresh memory for each chunk would cost as much as sorting it does.
     buffers = [np.empty(size, dtype) for _ in range(min(_N_THREADS, len(chunks)))]
+    # Positive floats order as their bits do, and negative ones' bits, as integers, are below
+    # them all. Integers are sorted and searched a tenth faster.
+    order = np.dtype(f"i{dtype.itemsize}") if thresholds[0] > 0 else dtype
 
     def count(chunk):
         buffer = buffers.pop()
-        scores, n_below = _sorted_from(chunk, thresholds, buffer)
-        _count_in_sorted(thresholds, scores, n_below, below, tied, lock)
+        scores, n_below = _pick(chunk, thresholds[0], buffer)
+        scores = scores.view(order)
+        scores.sort()
+        _count_in_sorted(thresholds.view(order), scores, n_below, below, tied, lock)
         buffers.append(buffer)
 
     in_threads(count, chunks)
@@ -278,9 +283,8 @@ def _chunks(pieces, n_scores):
     return chunks
 
 
-def _sorted_from(chunk, thresholds, buffer):
-    """Scores of a chunk that decide, sorted, and the number of those below all thresholds."""
-    lowest = thresholds[0]
+def _pick(chunk, lowest, buffer):
+    """Copy the scores of a chunk that decide; also the number of those below all thresholds."""
     # In short stretches, so that what is compared and picked stays in the caches.
     chunk = [
         part[start : start + _PICK_PIXELS]
@@ -298,7 +302,6 @@ def _sorted_from(chunk, thresholds, buffer):
             part = part.compress(part >= lowest)
         scores[filled : filled + len(part)] = part
         filled += len(part)
-    scores.sort()
     return scores, n_scores - n_picked
 
 
