@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from skpadim.metrics import _curves
@@ -9,6 +11,7 @@ from skpadim.metrics._counting import (
     Counts,
     collect_anomalous,
     count_collected,
+    in_threads,
 )
 from skpadim.metrics._image import count_images
 from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
@@ -66,7 +69,7 @@ def pixel_metrics(
     pairs = check_pairs(y_true, y_score)
     pixels = collect_anomalous(pairs, check_connectivity(connectivity))
     values = pixel_values(count_collected(pairs, pixels), limits)
-    scores = np.concatenate([batch.image_scores() for batch in pairs.batches()])
+    scores = np.concatenate(in_threads(lambda batch: batch.image_scores(), pairs.batches()))
     anomalous = np.zeros(len(scores), bool)
     anomalous[pixels.images] = True
     return values | image_values(anomalous, scores)
@@ -80,13 +83,15 @@ def check_limits(max_fpr) -> tuple[float, ...]:
 
 def pixel_values(counts: Counts, limits: tuple[float, ...]) -> dict[str, float]:
     """Metrics of pixels and regions from their counts."""
-    f1, threshold = _curves.f1_max(counts)
+    functions = [_curves.f1_max, _curves.average_precision, _curves.roc_auc]
+    functions += [partial(_curves.aupro, max_fpr=limit) for limit in limits]
+    (f1, threshold), precision, auc, *areas = in_threads(lambda f: f(counts), functions)
     return {
-        "pixel_roc_auc": _curves.roc_auc(counts),
-        "pixel_average_precision": _curves.average_precision(counts),
+        "pixel_roc_auc": auc,
+        "pixel_average_precision": precision,
         "pixel_f1_max": f1,
         "pixel_f1_max_threshold": threshold,
-        **{f"aupro_{limit:g}": _curves.aupro(counts, limit) for limit in limits},
+        **{f"aupro_{limit:g}": area for limit, area in zip(limits, areas, strict=True)},
     }
 
 
