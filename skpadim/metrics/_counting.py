@@ -30,10 +30,10 @@ _CHUNK_SHARE = 0.34
 _CHUNK_PIXELS = (2**17, 2**26)
 # Thresholds are looked up in blocks, each in its own short stretch of the sorted pixels, which
 # the caches hold.
-_BLOCK_THRESHOLDS = 2**14
+_BLOCK_THRESHOLDS = 2**12
 # Below this share of deciding pixels it pays to pick them out before sorting.
 _PICK_SHARE = 0.7
-_PICK_PIXELS = 2**18
+_PICK_PIXELS = 2**16
 
 
 @dataclass

@@ -85,7 +85,9 @@ def pixel_values(counts: Counts, limits: tuple[float, ...]) -> dict[str, float]:
     """Metrics of pixels and regions from their counts."""
     functions = [_curves.f1_max, _curves.average_precision, _curves.roc_auc]
     functions += [partial(_curves.aupro, max_fpr=limit) for limit in limits]
-    (f1, threshold), precision, auc, *areas = in_threads(lambda f: f(counts), functions)
+    # Side by side they need twice the memory, which small inputs are not worth.
+    together = in_threads if len(counts.thresholds) > 2**19 else map
+    (f1, threshold), precision, auc, *areas = together(lambda f: f(counts), functions)
     return {
         "pixel_roc_auc": auc,
         "pixel_average_precision": precision,
