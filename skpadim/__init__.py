@@ -1,8 +1,32 @@
 """Find and localise defects in images with PaDiM, in scikit-learn's manner."""
 
-from skpadim._embedding import PatchEmbedder
-from skpadim._gaussian import PatchGaussian
-from skpadim._padim import PadimDetector
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from skpadim._version import __version__
 
+if TYPE_CHECKING:
+    from skpadim._embedding import PatchEmbedder
+    from skpadim._gaussian import PatchGaussian
+    from skpadim._padim import PadimDetector
+
 __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "__version__"]
+
+# The estimators need torch, which takes seconds to import; skpadim.metrics does not. So they are
+# imported when they are first asked for.
+_HOMES = {
+    "PadimDetector": "skpadim._padim",
+    "PatchEmbedder": "skpadim._embedding",
+    "PatchGaussian": "skpadim._gaussian",
+}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skpadim' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,281 @@
+import weakref
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from PIL import Image
+from sklearn.model_selection import GridSearchCV, cross_validate
+from torch.nn import functional as F
+
+from skpadim.metrics import (
+    PixelMetrics,
+    aupro_score,
+    aupro_scorer,
+    evaluate,
+    image_f1_max,
+    pixel_roc_auc_score,
+    pixel_roc_auc_scorer,
+)
+from skpadim.metrics._geometry import Window
+
+
+@pytest.fixture
+def fitted(make_detector, good):
+    return make_detector(n_features=20).fit(good)
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+class Maps:
+    """A detector of somebody else's: its images are its maps."""
+
+    def __init__(self, batch_size=2):
+        self.batch_size = batch_size
+
+    def iter_anomaly_maps(self, X):
+        for start in range(0, len(X), self.batch_size):
+            yield np.asarray(X[start : start + self.batch_size], dtype=np.float32)
+
+
+def test_the_row_has_the_metrics_of_the_maps(fitted, parts):
+    maps = fitted.anomaly_map(parts.data)
+    row = evaluate(fitted, parts.data, parts.target, parts.masks, exact=True)
+    expected = PixelMetrics().update(parts.masks, maps).compute()
+    assert row == {**expected, "uninspected": 0}
+    scores = -fitted.score_samples(parts.data)
+    assert row["image_f1_max"] == image_f1_max(parts.target, scores)[0]
+    assert row["image_f1_max_threshold"] == pytest.approx(image_f1_max(parts.target, scores)[1])
+    for y in (parts.target == -1, (parts.target == -1).astype(int), pd.Series(parts.target)):
+        assert evaluate(fitted, parts.data, y, parts.masks, exact=True) == row
+
+
+def test_the_streamed_row_is_within_its_bounds(fitted, parts):
+    row = evaluate(fitted, parts.data, parts.target, parts.masks)
+    exact = evaluate(fitted, parts.data, parts.target, parts.masks, exact=True)
+    for name, value in exact.items():
+        if name != "pixel_f1_max_threshold":
+            assert abs(row[name] - value) <= row.get(f"{name}_error", 0)
+    assert row["pixel_roc_auc_error"] < 1e-4
+
+
+def test_no_more_than_a_batch_of_maps_is_alive_at_a_time():
+    alive = []
+
+    class Counting(Maps):
+        def iter_anomaly_maps(self, X):
+            for batch in super().iter_anomaly_maps(X):
+                alive.append(sum(reference() is not None for reference in references))
+                references.append(weakref.ref(batch))
+                yield batch
+                del batch
+
+    references = []
+    maps = np.random.default_rng(0).normal(size=(40, 8, 8))
+    masks = np.zeros((40, 8, 8), bool)
+    masks[20:, :2, :2] = True
+    evaluate(Counting(), maps, masks.any(axis=(1, 2)), masks)
+    assert max(alive) <= 2
+
+
+def test_masks_can_be_arrays_paths_or_none(fitted, parts, tmp_path):
+    row = evaluate(fitted, parts.data, parts.target, parts.masks)
+    paths, mixed = [], []
+    for index, (mask, target) in enumerate(zip(parts.masks, parts.target, strict=True)):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+        paths.append(str(path))
+        mixed.append(None if target == 1 else mask.astype(np.uint8) * 255)
+    for masks in (paths, mixed, pd.Series(mixed), np.array(paths), torch.from_numpy(parts.masks)):
+        for resolution in ("model", "original"):
+            assert evaluate(
+                fitted, parts.data, parts.target, masks, resolution=resolution
+            ) == pytest.approx(row)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size", "crop_size"),
+    [((90, 70), 64, 40), ((50, 61), (64, 80), (64, 70)), ((64, 64), 64, None), ((200, 64), 32, 32)],
+)
+def test_masks_are_resized_and_cropped_as_images_are(
+    make_detector, good, shape, image_size, crop_size
+):
+    detector = make_detector(image_size=image_size, crop_size=crop_size).fit(good)
+    window = Window.of(detector, detector.embedder_.input_size_)
+    # A mask of two smooth halves: the images' bilinear way and the masks' agree but at the edge.
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    mask = rows / shape[0] + columns / shape[1] > 0.9
+    image = torch.from_numpy(mask).float().expand(3, *shape).contiguous()
+    expected = detector.embedder_.preprocess(image)[0].numpy()
+    cropped = window.crop_mask(mask)
+    assert cropped.shape == expected.shape
+    assert ((expected > 0.5) == cropped).mean() > 0.96
+    clear = (expected < 0.02) | (expected > 0.98)
+    np.testing.assert_array_equal(cropped[clear], expected[clear] > 0.5)
+
+
+def test_maps_are_resized_bilinearly_to_the_inspected_part():
+    window = Window((40, 60), (10, 12), (20, 36))
+    one = np.random.default_rng(0).normal(size=(20, 36)).astype(np.float32)
+    # At twice the resized image's size, each pixel of the window becomes two by two.
+    shape = (80, 120)
+    expected = F.interpolate(torch.from_numpy(one)[None, None], scale_factor=2, mode="bilinear")
+    assert window.inspected(shape) == (slice(20, 60), slice(24, 96))
+    np.testing.assert_allclose(window.resize_map(one, shape), expected[0, 0], atol=1e-6)
+    assert (
+        window.resize_map(one, (97, 33)).shape
+        == np.zeros((97, 33))[window.inspected((97, 33))].shape
+    )
+
+
+def test_at_the_original_resolution_only_what_was_inspected_counts(make_detector, parts, good):
+    detector = make_detector(crop_size=32).fit(good)
+    masks = np.zeros_like(parts.masks)
+    masks[-2, 20:30, 20:30] = True  # inside of the crop
+    masks[-1, 2:6, 2:7] = True  # outside
+    target = np.where(masks.any(axis=(1, 2)), -1, 1)
+    maps = detector.anomaly_map(parts.data)
+    expected = aupro_score(masks[:, 16:48, 16:48], maps)
+    for resolution in ("model", "original"):
+        row = evaluate(detector, parts.data, target, masks, resolution=resolution, exact=True)
+        assert row["aupro_0.3"] == pytest.approx(expected, abs=1e-6)
+        assert row["uninspected"] == pytest.approx(20 / 120)
+
+
+def test_other_detectors_maps_show_whole_images():
+    rng = np.random.default_rng(0)
+    masks = rng.random((9, 12, 15)) < 0.1
+    masks[:3] = False
+    maps = rng.normal(size=masks.shape)
+    row = evaluate(Maps(), maps, masks.any(axis=(1, 2)), masks, exact=True)
+    assert row["aupro_0.3"] == aupro_score(masks, maps.astype(np.float32))
+    large = masks.repeat(2, axis=1).repeat(2, axis=2)
+    assert evaluate(Maps(), maps, masks.any(axis=(1, 2)), large, exact=True) == row
+
+
+@pytest.mark.parametrize(
+    ("y", "masks", "message"),
+    [
+        ([1, -1, -1], [None, None, np.eye(4)], r"image 1 is anomalous, and masks\[1\] is None"),
+        ([1, 1, -1], [None, np.eye(4), np.eye(4)], r"image 1 is good, and masks\[1\] has anomal"),
+        ([1, -1], [None, np.eye(4)], "more images than the 2 masks"),
+        ([1, -1, -1, 1], [None, np.eye(4), np.eye(4), None], "X has 3 images and masks has 4"),
+        ([1, -1], [None] * 3, "3 masks and y has 2 labels"),
+        ([1, -1, 7], [None] * 3, "y has the values -1, 1, 7"),
+        ([1, -1, -1], [None, "nowhere.png", None], r"masks\[1\] \(nowhere.png\) cannot be read"),
+        ([1, -1, -1], [None, np.zeros((4, 4, 3)), None], r"masks\[1\] has shape \(4, 4, 3\)"),
+        ([1, -1, -1], [None, np.full((4, 4), 3), None], r"masks\[1\] has 1 values up to 3"),
+    ],
+)
+def test_bad_labels_and_masks_are_refused(y, masks, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(Maps(), np.zeros((3, 4, 4)), y, masks)
+
+
+def test_misuse_is_refused():
+    with pytest.raises(TypeError, match="masks must be a sequence of arrays, paths or None"):
+        evaluate(Maps(), np.zeros((1, 4, 4)), [1], "masks.png")
+    with pytest.raises(ValueError, match="resolution='full' must be"):
+        evaluate(Maps(), np.zeros((1, 4, 4)), [1], [None], resolution="full")
+
+
+def test_scorers_score_maps(fitted, parts):
+    maps = fitted.anomaly_map(parts.data)
+    value = aupro_scorer(fitted, parts.data, masks=parts.masks)
+    assert value == aupro_score(parts.masks, maps)
+    value = pixel_roc_auc_scorer(fitted, parts.data, parts.target, masks=parts.masks)
+    assert value == pixel_roc_auc_score(parts.masks, maps)
+    assert repr(aupro_scorer) == "aupro_scorer"
+    with pytest.raises(ValueError, match=r"needs masks.*set_score_request\(masks=True\)"):
+        aupro_scorer(fitted, parts.data)
+
+
+class Shuffled:
+    """Folds with defects in the test parts alone."""
+
+    def split(self, X, y, groups=None):
+        good, bad = np.flatnonzero(np.asarray(y) == 1), np.flatnonzero(np.asarray(y) == -1)
+        for fold in range(2):
+            test = np.concatenate([good[fold::2], bad[fold::2]])
+            yield np.setdiff1d(good, test), test
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return 2
+
+
+@pytest.mark.parametrize("as_paths", [False, True])
+def test_a_grid_search_divides_masks_as_it_divides_images(
+    make_detector, parts, routing, tmp_path, as_paths
+):
+    masks = parts.masks
+    if as_paths:
+        masks = [tmp_path / f"{index}.png" for index in range(len(parts.masks))]
+        masks = [None if y == 1 else path for y, path in zip(parts.target, masks, strict=True)]
+        for mask, path in zip(parts.masks, masks, strict=True):
+            if path is not None:
+                Image.fromarray(mask).save(path)
+    detector = make_detector(n_features=10, calibration=None)
+    search = GridSearchCV(
+        detector,
+        {"sigma": [0.0, 2.0]},
+        cv=Shuffled(),
+        scoring=aupro_scorer.set_score_request(masks=True),
+        refit=False,
+        error_score="raise",
+    ).fit(parts.data, parts.target, masks=masks)
+    for index, sigma in enumerate((0.0, 2.0)):
+        for fold, (train, test) in enumerate(Shuffled().split(None, parts.target)):
+            model = make_detector(n_features=10, calibration=None, sigma=sigma)
+            maps = model.fit(parts.data[train]).anomaly_map(parts.data[test])
+            found = search.cv_results_[f"split{fold}_test_score"][index]
+            assert found == pytest.approx(aupro_score(parts.masks[test], maps), abs=1e-9)
+
+
+def test_several_scorers_share_masks(make_detector, parts, routing):
+    scoring = {
+        "aupro": aupro_scorer.set_score_request(masks=True),
+        "auc": pixel_roc_auc_scorer.set_score_request(masks="truth"),
+    }
+    scores = cross_validate(
+        make_detector(n_features=10, calibration=None),
+        parts.data,
+        parts.target,
+        cv=Shuffled(),
+        scoring=scoring,
+        params={"masks": parts.masks, "truth": parts.masks},
+        error_score="raise",
+    )
+    assert (scores["test_auc"] > 0.5).all()
+    assert (scores["test_aupro"] > 0).all()
+
+
+def test_a_request_leaves_the_scorer_as_it_was_and_survives_pickling(routing, tmp_path):
+    asking = aupro_scorer.set_score_request(masks=True)
+    assert asking is not aupro_scorer
+    assert aupro_scorer.get_metadata_routing().score.requests == {"masks": None}
+    joblib.dump(asking, tmp_path / "scorer.joblib")
+    again = joblib.load(tmp_path / "scorer.joblib")
+    assert again.get_metadata_routing().score.requests == {"masks": True}
+
+
+def test_real_photographs_at_both_resolutions(tiles, make_detector):
+    good = sorted((tiles / "train" / "good").iterdir())[:12]
+    bad = sorted((tiles / "test" / "blowhole").iterdir())[:4]
+    masks = [None] * 4 + [tiles / "ground_truth" / "blowhole" / f"{p.stem}_mask.png" for p in bad]
+    detector = make_detector(n_features=20, image_size=96, crop_size=80, calibration=None)
+    detector.fit(good[4:])
+    y = [1] * 4 + [-1] * 4
+    rows = [
+        evaluate(detector, good[:4] + bad, y, masks, resolution=resolution)
+        for resolution in ("model", "original")
+    ]
+    for row in rows:
+        assert row["pixel_roc_auc"] > 0.6
+        assert 0 <= row["uninspected"] < 1
+    assert rows[0]["pixel_roc_auc"] == pytest.approx(rows[1]["pixel_roc_auc"], abs=0.1)

@@ -1,0 +1,138 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from skpadim.metrics import (
+    PixelMetrics,
+    aupro_score,
+    auspro_score,
+    image_f1_max,
+    pixel_average_precision_score,
+    pixel_f1_max,
+    pixel_metrics,
+    pixel_roc_auc_score,
+    pro_curve,
+    pro_score,
+)
+
+FUNCTIONS = [
+    aupro_score,
+    pro_curve,
+    lambda masks, maps: pro_score(masks, maps, 0.5),
+    lambda masks, maps: auspro_score(masks, maps, 0.5),
+    pixel_roc_auc_score,
+    pixel_average_precision_score,
+    pixel_f1_max,
+    pixel_metrics,
+    lambda masks, maps: PixelMetrics().update(masks, maps).compute(),
+    lambda masks, maps: PixelMetrics(exact=False).update(masks, maps).compute(),
+]
+
+
+def test_importing_the_metrics_imports_neither_torch_nor_the_estimators():
+    code = (
+        "import sys, numpy as np; from skpadim.metrics import aupro_score; "
+        "aupro_score(np.eye(4)[None], np.eye(4)[None]); "
+        "assert 'torch' not in sys.modules; assert 'skpadim._padim' not in sys.modules; "
+        "from skpadim import PadimDetector; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def ones(shape=(2, 4, 4)):
+    masks = np.zeros(shape)
+    masks[..., 0] = 1
+    return masks
+
+
+def with_value(value, index=1):
+    maps = np.zeros((2, 4, 4))
+    maps[index, 2, 2] = value
+    return maps
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("masks", "maps", "error", "message"),
+    [
+        (ones(), np.zeros((2, 4, 5)), ValueError, r"y_true has shape \(2, 4, 4\).*\(2, 4, 5\)"),
+        (list(ones()), [*np.zeros((1, 4, 4)), np.zeros((4, 5))], ValueError, r"y_true\[1\] has"),
+        (list(ones()), list(np.zeros((3, 4, 4))), ValueError, "2 masks and y_score has 3 maps"),
+        (ones()[0], np.zeros((4, 4)), ValueError, r"must be \(n, height, width\).*in a list"),
+        (ones() * 0, np.zeros((2, 4, 4)), ValueError, "y_true has no anomalous pixel.*Add"),
+        (ones() * 0 + 1, np.zeros((2, 4, 4)), ValueError, "y_true has no normal pixel.*inverted"),
+        (ones(), with_value(np.nan), ValueError, "map of image 1 has NaN or infinite scores"),
+        (ones(), with_value(-np.inf, 0), ValueError, "map of image 0 has NaN or infinite scores"),
+        (list(ones()), list(with_value(np.inf)), ValueError, "map of image 1 has NaN"),
+        (ones() + ones() * with_value(1), np.zeros((2, 4, 4)), None, ""),
+        (ones() + with_value(2), np.zeros((2, 4, 4)), ValueError, "image 1 has the values 0, 1, 2"),
+        (ones() * 128, np.zeros((2, 4, 4)), ValueError, "values 0, 128; .*mask > 127"),
+        (0 - ones(), np.zeros((2, 4, 4)), ValueError, "values -1, 0;"),
+        (np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), ValueError, "empty: at least one image"),
+        ([], [], ValueError, "empty: at least one image"),
+        (np.zeros((2, 0, 4)), np.zeros((2, 0, 4)), ValueError, "no pixels"),
+        (ones(), ones().astype(int), TypeError, "y_score has dtype int64.*float32"),
+        (ones(), ones().astype(bool), TypeError, "y_score has dtype bool.*swapped"),
+        (ones().astype(str), ones(), TypeError, "y_true has dtype <U32"),
+        (list(ones()), ones(), TypeError, "y_true is a list and y_score is of type ndarray"),
+        (ones(), list(ones()), TypeError, "y_true is of type ndarray and y_score is a list"),
+    ],
+)
+def test_bad_input_is_refused(function, masks, maps, error, message):
+    if error is None:
+        function(masks, maps)
+        return
+    with pytest.raises(error, match=message):
+        function(masks, maps)
+
+
+@pytest.mark.parametrize("max_fpr", [0, -0.1, 1.1, np.nan, "0.3", None, True])
+def test_a_limit_outside_of_zero_to_one_is_refused(max_fpr):
+    with pytest.raises(ValueError, match=r"max_fpr=.* must be a number in \(0, 1\]"):
+        aupro_score(ones(), with_value(1), max_fpr=max_fpr)
+    with pytest.raises(ValueError, match="max_fpr"):
+        PixelMetrics(max_fpr=[0.3, max_fpr])
+
+
+def test_other_parameters_are_checked():
+    with pytest.raises(ValueError, match=r"connectivity=6 must be 8.*or 4"):
+        aupro_score(ones(), with_value(1), connectivity=6)
+    with pytest.raises(ValueError, match="threshold=nan must be a number"):
+        pro_score(ones(), with_value(1), np.nan)
+    with pytest.raises(ValueError, match=r"saturation=1.5 must lie in \(0, 1\]"):
+        auspro_score(ones(), with_value(1), 1.5)
+    with pytest.raises(ValueError, match=r"shape \(3,\), and there are 2 regions"):
+        auspro_score(ones(), with_value(1), [1, 2, 3])
+    with pytest.raises(ValueError, match="above 0 pixels"):
+        auspro_score(ones(), with_value(1), [1, 0])
+    channels = np.zeros((2, 4, 4), bool)
+    channels[0, 1, 1] = True
+    with pytest.raises(ValueError, match=r"y_true\[0\] has a region with no pixel \(number 1\)"):
+        auspro_score([channels], [with_value(1)[0]], 0.5)
+
+
+def test_labels_of_images_can_be_scikit_learns():
+    expected = image_f1_max([False, False, True, True], [0.0, 3.0, 2.0, 4.0])
+    assert expected == (0.8, 2.0)
+    assert image_f1_max([0, 0, 1, 1], [0, 3, 2, 4]) == expected
+    assert image_f1_max([1, 1, -1, -1], [0, 3, 2, 4]) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([0, 1, 2], [0, 1, 2], "values 0, 1, 2; it must be bool"),
+        (["good", "bad"], [0, 1], "values bad, good"),
+        ([0, 1], [0, 1, 2], r"shape \(2,\) and y_score has shape \(3,\)"),
+        ([[0, 1]], [0, 1], "one label an image"),
+        ([0, 1, 1], [0, 1, np.nan], "score of image 2 is nan"),
+        ([1, 1], [0, 1], "only one kind"),
+        ([0, 0], [0, 1], "only one kind"),
+        ([], [], "empty"),
+    ],
+)
+def test_bad_labels_and_scores_are_refused(labels, scores, message):
+    with pytest.raises(ValueError, match=message):
+        image_f1_max(labels, scores)
