@@ -35,8 +35,10 @@ def training_offset(scores: np.ndarray, contamination: float) -> float:
 def conformal_offset(scores: np.ndarray, contamination: float) -> float:
     """Threshold that flags a new normal sample with probability `contamination` at most.
 
-    Split conformal prediction's quantile [1]_: of n anomaly scores that are exchangeable with a
-    new sample's, the ⌈(n + 1) (1 - contamination)⌉-th smallest.
+    Split conformal prediction's quantile [1]_: of n anomaly scores, the
+    ⌈(n + 1) (1 - contamination)⌉-th smallest. For held-out scores, which are exchangeable with a
+    new sample's, the probability is bounded exactly; for leave-one-out scores nearly so, since
+    the models that gave them had one sample less.
 
     Parameters
     ----------
@@ -61,14 +63,19 @@ def conformal_offset(scores: np.ndarray, contamination: float) -> float:
     ----------
     .. [1] Lei et al., "Distribution-free predictive inference for regression", JASA 113, 2018.
     """
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are NaN or "
+            "infinite, so no threshold can be set: use a larger regularization."
+        )
     n = len(scores)
     # Rounding must not turn an exact product such as 20 * 0.95 into the next integer.
     rank = math.ceil((n + 1) * (1 - contamination) - 1e-9)
     if rank > n:
         warnings.warn(
-            f"{n} normal images are too few to set a threshold that flags a share of "
-            f"{contamination:g} of new normal images: about 1 in {n + 1} will be flagged. Fit on "
-            f"at least {math.ceil(1 / contamination - 1e-9) - 1} images, or set contamination to "
+            f"{n} normal samples are too few to set a threshold that flags a share of "
+            f"{contamination:g} of new normal ones: about 1 in {n + 1} will be flagged. Use "
+            f"at least {math.ceil(1 / contamination - 1e-9) - 1}, or set contamination to "
             f"{math.ceil(1000 / (n + 1)) / 1000:g} or more.",
             stacklevel=3,
         )

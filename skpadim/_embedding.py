@@ -35,6 +35,19 @@ EMBEDDING_CONSTRAINTS = {
     "verbose": ["verbose"],
 }
 
+# Those that the embeddings depend on: after a fit they must stay as they are. (So must
+# random_state, but a fitted embedder does not look at it again.)
+MODEL_PARAMETERS = (
+    "backbone",
+    "weights",
+    "layers",
+    "n_features",
+    "projection",
+    "image_size",
+    "crop_size",
+    "precision",
+)
+
 
 def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Repeat cells to a finer grid.
@@ -198,6 +211,7 @@ class PatchEmbedder(
 
         self.backbone_ = backbone.name
         self.layers_ = layers
+        self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self._image_size, self.input_size_ = size, crop
         self._network = backbone.cut(layers)
@@ -295,8 +309,10 @@ class PatchEmbedder(
 
         While the network works on a batch, threads decode the ones after it.
         """
+        self._validate_params()
+        check_unchanged(self, self._fitted_parameters)
         device = resolve_device(self.device, fall_back=True)
-        batches = image_batches(images, self.batch_size, self._image_size, self.input_size_)
+        batches = image_batches(images, int(self.batch_size), self._image_size, self.input_size_)
         with tqdm(
             total=len(images),
             desc=description,
@@ -394,6 +410,24 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._ready = {}
+
+
+def check_unchanged(estimator, fitted_parameters):
+    """Raise if a parameter that the fitted model depends on has another value now."""
+    for name, fitted in fitted_parameters.items():
+        current = getattr(estimator, name)
+        if current is not fitted and not _equal(current, fitted):
+            raise ValueError(
+                f"{name}={current!r}, but this {type(estimator).__name__} was fitted with "
+                f"{name}={fitted!r}: fit it again, or set the parameter back."
+            )
+
+
+def _equal(one, other):
+    sequences = (tuple, list, np.ndarray)
+    if isinstance(one, sequences) and isinstance(other, sequences):
+        return tuple(one) == tuple(other)
+    return type(one) not in sequences and type(other) not in sequences and one == other
 
 
 def _pair(value, name):

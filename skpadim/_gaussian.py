@@ -49,12 +49,12 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
         Mean at each position.
     scatter_ : ndarray of shape (height, width, n_features, n_features) or (n_features, n_features)
-        Sum of the outer products of the centred samples, S. Later calls of :meth:`partial_fit`
-        and :meth:`merge` update it in place.
+        Sum of the outer products of the centred samples, S.
     n_samples_seen_ : int
         Number of samples behind the moments.
     training_scores_ : ndarray of shape (n_samples,)
-        Scores the threshold was set from, higher is more normal.
+        Scores of the training samples that :meth:`fit` set the threshold from, higher is more
+        normal.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``. Not there after
         :meth:`partial_fit` or :meth:`merge`, which change the model: see :meth:`calibrate`.
@@ -123,14 +123,16 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         embeddings, grid = self._check_embeddings(X, min_samples=2)
         moments = Moments.of(embeddings)
-        scores = None
+        threshold = {}
         if self.calibration is not None:
             distances = TrainingDistances(
                 moments, self.regularization, self.calibration, embeddings.dtype
             )
-            scores = -_numpy(distances(embeddings).amax(dim=1))
+            threshold = self._threshold(-_numpy(distances(embeddings).amax(dim=1)))
         self._record_input(X, grid)
-        return self._set_moments(moments, grid)._set_threshold(scores)
+        self._set_moments(moments, grid)
+        vars(self).update(threshold)
+        return self
 
     def partial_fit(self, X, y=None):
         """Add a batch of normal samples to the Gaussians.
@@ -154,7 +156,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         if first:
             self._record_input(X, grid)
             return self._set_moments(Moments.of(embeddings), grid)
-        moments = self._moments(embeddings.device).update(embeddings)
+        # Into the new arrays: those from before may be in somebody else's hands.
+        moments = Moments.of(embeddings).merge(self._moments(embeddings.device))
         return self._set_moments(moments, grid)
 
     def merge(self, other):
@@ -168,7 +171,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         self : PatchGaussian
-            As if fitted on both sets of samples, without a threshold (see :meth:`calibrate`).
+            As if fitted on both sets of samples, with this one's parameters and without a
+            threshold (see :meth:`calibrate`).
         """
         check_is_fitted(self)
         check_is_fitted(other)
@@ -177,7 +181,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 f"Only Gaussians of the same shape can be merged: this one has {_layout(self)}, "
                 f"the other has {_layout(other)}."
             )
-        moments = self._moments(torch.device("cpu")).merge(other._moments(torch.device("cpu")))
+        cpu = torch.device("cpu")
+        moments = self._moments(cpu).copy().merge(other._moments(cpu))
         return self._set_moments(moments, self.location_.shape[:-1])
 
     def calibrate(self, X):
@@ -196,8 +201,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             falls below it (conformal quantile).
         """
         self._validate_params()
-        self.training_scores_ = np.asarray(_numpy(self.score_samples(X)))
-        self.offset_ = conformal_offset(self.training_scores_, self.contamination)
+        self.offset_ = conformal_offset(_numpy(self.score_samples(X)), self.contamination)
         return self
 
     def mahalanobis(self, X):
@@ -278,13 +282,18 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     def _check_embeddings(self, X, *, min_samples, fitted=False):
         """Return X as a tensor (n_samples, n_positions, n_features) and the shape of its grid."""
-        if isinstance(X, torch.Tensor):
+        if isinstance(X, torch.Tensor) and X.ndim in (2, 4):
             if not X.is_floating_point():
                 raise TypeError(f"X must be a tensor of floats; its dtype is {X.dtype}.")
+            X = X.detach()
+            if X.dtype not in (torch.float32, torch.float64):
+                X = X.to(torch.float32)  # half precision cannot be factorised
             if not torch.isfinite(X).all():
                 raise ValueError("X has NaN or infinite values.")
             if len(X) < min_samples:
                 raise ValueError(f"X has n_samples={len(X)}; at least {min_samples} are needed.")
+        elif isinstance(X, torch.Tensor):
+            pass  # refused below
         elif fitted and self.location_.ndim == 1:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         else:
@@ -301,6 +310,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 f"X has {X.ndim} dimensions, {tuple(X.shape)}: embeddings must be "
                 "(n_samples, height, width, n_features) or (n_samples, n_features)."
             )
+        if 0 in X.shape[1:]:
+            raise ValueError(f"X has shape {tuple(X.shape)}: it has no features or positions.")
         grid = tuple(X.shape[1:-1])
         if fitted and tuple(X.shape[1:]) != self.location_.shape:
             raise ValueError(
@@ -313,7 +324,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""
         if grid or isinstance(X, torch.Tensor):
-            self.n_features_in_ = X.shape[-1]
+            self.n_features_in_ = int(np.shape(X)[-1])
+            vars(self).pop("feature_names_in_", None)
         else:
             validate_data(self, X, skip_check_array=True)
 
@@ -337,15 +349,11 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             vars(self).pop(attribute, None)
         return self
 
-    def _set_threshold(self, scores):
-        """Set the threshold from the scores of the training samples, if there are any."""
-        if scores is not None:
-            conformal = self.calibration == "leave_one_out"
-            self.training_scores_ = scores
-            self.offset_ = (conformal_offset if conformal else training_offset)(
-                scores, self.contamination
-            )
-        return self
+    def _threshold(self, scores):
+        """Fitted attributes that follow from the scores of the training samples."""
+        conformal = self.calibration == "leave_one_out"
+        set_offset = conformal_offset if conformal else training_offset
+        return {"training_scores_": scores, "offset_": set_offset(scores, self.contamination)}
 
     def _distances(self, embeddings):
         """Distances of a tensor of embeddings; the factors are built on first use."""
@@ -404,8 +412,9 @@ def _layout(gaussian):
 
 
 def _tensor(array):
-    """Tensor that shares memory with an array, unless that is read-only (a memory map)."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    """Tensor that shares memory with an array, unless torch cannot (memory maps, flips)."""
+    shareable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if shareable else array.copy())
 
 
 def _numpy(array):

@@ -85,6 +85,10 @@ class Moments:
         self.count = total
         return self
 
+    def copy(self) -> Moments:
+        """Return the same moments in memory of their own."""
+        return Moments(self.count, self.mean.clone(), self.scatter.clone())
+
     def to(self, device: torch.device) -> Moments:
         """Return the same moments on another device."""
         return Moments(self.count, self.mean.to(device), self.scatter.to(device))
@@ -168,7 +172,8 @@ def leave_one_out_distances(
     mean : tensor of shape (n_positions, n_features)
         Of all training samples.
     cholesky : tensor of shape (n_positions, n_features, n_features)
-        Factors of A: :func:`covariance_cholesky` with ``n_samples - 2`` degrees of freedom.
+        Factors of A in float64: :func:`covariance_cholesky` with ``n_samples - 2`` degrees of
+        freedom.
     n_samples : int
         Number of all training samples, at least three.
 
@@ -177,7 +182,9 @@ def leave_one_out_distances(
     distances : tensor of shape (n_embeddings, n_positions)
     """
     n = n_samples
-    q = mahalanobis_distances(embeddings, mean, cholesky).to(torch.float64) ** 2
+    # 1 - c q cancels where the sample itself makes much of the covariance, as with few samples of
+    # many features: in float32 nothing might be left of it.
+    q = mahalanobis_distances(embeddings.to(torch.float64), mean, cholesky) ** 2
     without_self = (n / (n - 1)) ** 2 * q / (1 - n / ((n - 1) * (n - 2)) * q)
     return without_self.sqrt().to(embeddings.dtype)
 
@@ -199,7 +206,10 @@ class TrainingDistances:
         self.moments = moments
         degrees_of_freedom = moments.count - (2 if self.leave_one_out else 1)
         self.cholesky = covariance_cholesky(
-            moments.scatter, degrees_of_freedom, regularization, dtype
+            moments.scatter,
+            degrees_of_freedom,
+            regularization,
+            torch.float64 if self.leave_one_out else dtype,
         )
 
     def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._calibration import conformal_offset
-from skpadim._embedding import EMBEDDING_CONSTRAINTS, PatchEmbedder
+from skpadim._embedding import (
+    EMBEDDING_CONSTRAINTS,
+    MODEL_PARAMETERS,
+    PatchEmbedder,
+    check_unchanged,
+)
 from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
 from skpadim._moments import Moments, TrainingDistances
@@ -93,7 +98,8 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     n_samples_seen_ : int
         Number of training images.
     training_scores_ : ndarray of shape (n_samples,)
-        Scores that the threshold was set from, higher is more normal.
+        Scores of the training images that :meth:`fit` set the threshold from, higher is more
+        normal.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``. Not there after
         :meth:`partial_fit`, or with ``calibration=None``: see :meth:`calibrate`.
@@ -220,8 +226,9 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             return self._store(embedder, moments, None)
         embedder = self._fitted_embedder()
         moments, _ = _learn_moments(embedder, images)
-        so_far = self.gaussian_._moments(moments.mean.device)
-        return self._store(embedder, so_far.merge(moments), None)
+        # Into the new arrays: should this be interrupted, the model from before is whole.
+        moments.merge(self.gaussian_._moments(moments.mean.device))
+        return self._store(embedder, moments, None)
 
     def calibrate(self, X):
         """Set the threshold from good images that the model has not seen.
@@ -237,9 +244,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             At most the share `contamination` of new good images is flagged from now on.
         """
         self._validate_params()
-        scores = self.score_samples(X)
-        self.offset_ = conformal_offset(scores, self.contamination)
-        self.training_scores_ = scores
+        self.offset_ = conformal_offset(self.score_samples(X), self.contamination)
         return self
 
     def anomaly_map(self, X):
@@ -279,8 +284,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
         """
         check_is_fitted(self)
-        for maps in self._iter_maps(Images(X)):
-            yield maps.numpy(force=True)
+        return (maps.numpy(force=True) for maps in self._iter_maps(Images(X)))
 
     def score_samples(self, X):
         """Score of each image: higher is more normal.
@@ -338,18 +342,12 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return PatchEmbedder(**{name: parameters[name] for name in names})
 
     def _fitted_embedder(self):
-        """The fitted embedder, with the current parameters that do not change the model."""
-        embedder = self.embedder_
-        for name, fitted in embedder.get_params(deep=False).items():
-            current = getattr(self, name)
-            if name in ("batch_size", "device", "verbose"):
-                setattr(embedder, name, current)
-            elif current is not fitted and current != fitted:
-                raise ValueError(
-                    f"{name}={current!r}, but the detector was fitted with {name}={fitted!r}: fit "
-                    "it again, or set the parameter back."
-                )
-        return embedder
+        """The fitted embedder, told the current batch size, device and verbosity."""
+        self._validate_params()
+        check_unchanged(self, self._fitted_parameters)
+        return self.embedder_.set_params(
+            batch_size=self.batch_size, device=self.device, verbose=self.verbose
+        )
 
     def _score_training_images(self, embedder, images, moments, embeddings):
         """Scores of the training images that the threshold is set from; None without one.
@@ -363,7 +361,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             moments, self.regularization, self.calibration, dtype=torch.float32
         )
         if embeddings is not None:
-            batches = embeddings.split(embedder.batch_size)
+            batches = embeddings.split(int(embedder.batch_size))
         else:
             batches = embedder.iter_embeddings(images, "Calibrating (second pass)")
         maps = (self._to_maps(distances(_flat(batch)), embedder) for batch in batches)
@@ -387,16 +385,17 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             contamination=self.contamination,
             calibration=self.calibration,
         )
+        threshold = {} if scores is None else gaussian._threshold(scores)
         gaussian._set_moments(moments, embedder.grid_)
         gaussian.n_features_in_ = embedder.n_features_out_
-        gaussian._set_threshold(scores)
         for attribute in ("offset_", "training_scores_"):
             vars(self).pop(attribute, None)
-            if hasattr(gaussian, attribute):
-                setattr(self, attribute, vars(gaussian).pop(attribute))
+        vars(self).update(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
         self.n_samples_seen_ = moments.count
+        names = (*MODEL_PARAMETERS, "regularization", "sigma")
+        self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
 
     def __sklearn_tags__(self):

@@ -23,7 +23,7 @@ def test_conformal_threshold_is_the_exact_rank(n, percent):
 
 
 def test_too_few_scores_are_warned_about_with_what_would_do():
-    with pytest.warns(UserWarning, match="10 normal images are too few.*at least 19.*0.091"):
+    with pytest.warns(UserWarning, match="10 normal samples are too few.*at least 19.*0.091"):
         offset = conformal_offset(np.arange(-10.0, 0), 0.05)
     assert offset == -10
 

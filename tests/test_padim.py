@@ -248,13 +248,21 @@ def test_a_late_bad_image_does_not_leave_half_a_batch_behind(
 
 def test_parameters_that_define_the_model_cannot_change_before_scoring(good, make_detector):
     detector = make_detector().fit(good)
-    for name, value in {"image_size": 128, "layers": ("layer1",), "crop_size": 32}.items():
+    for name, value in {
+        "image_size": 128,
+        "layers": ("layer1",),
+        "crop_size": 32,
+        "sigma": 1.0,
+        "regularization": 1.0,
+    }.items():
         fitted = getattr(detector, name)
         detector.set_params(**{name: value})
-        with pytest.raises(ValueError, match=f"{name}=.*but the detector was fitted with {name}="):
+        with pytest.raises(ValueError, match=f"{name}=.*but this PadimDetector was fitted with {name}="):
             detector.score_samples(good)
         detector.set_params(**{name: fitted})
-    detector.set_params(batch_size=3, verbose=0).score_samples(good)
+    detector.set_params(batch_size=np.int64(3), verbose=0, random_state=5).score_samples(good)
+    with pytest.raises(ValueError, match="'batch_size' parameter of PadimDetector"):
+        detector.set_params(batch_size=0).score_samples(good)
 
 
 @pytest.mark.parametrize("method", ["score_samples", "predict", "anomaly_map", "calibrate"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from difflib import get_close_matches
@@ -71,7 +72,8 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
     Layer(channels=128, stride=8)
     """
     if isinstance(backbone, Backbone):
-        return backbone
+        # A copy: what the caller does to theirs afterwards must not change a fitted model.
+        return copy.deepcopy(backbone).eval().requires_grad_(False)
     if isinstance(backbone, nn.Module):
         return ModuleBackbone(backbone) if _is_auto(layers) else ModuleBackbone(backbone, layers)
     if not isinstance(backbone, str):

@@ -57,6 +57,9 @@ class ModuleBackbone(Backbone):
         self.name = name or type(module).__name__
         self.mean, self.std, self.n_features = tuple(mean), tuple(std), n_features
         self.module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+        for submodule in self.module.modules():
+            if getattr(submodule, "inplace", False):
+                submodule.inplace = False  # it would overwrite the output of the layer before it
         submodules = dict(layers) if isinstance(layers, Mapping) else {n: n for n in layers}
         self._check_submodules(submodules)
         self._probe(submodules)

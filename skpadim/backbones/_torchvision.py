@@ -65,7 +65,9 @@ def _restore(cls, attributes, channels_last, state):
     vars(backbone).update(attributes, _channels_last=channels_last)
     backbone.module = _build(attributes["name"], "meta").eval().requires_grad_(False)
     backbone._cut_in_place()
-    tensors = {name: torch.from_numpy(state[name].copy()) for name in backbone.state_dict()}
+    tensors = backbone.state_dict()  # with its metadata, which some networks ask for
+    for name in tensors:
+        tensors[name] = torch.from_numpy(state[name].copy())
     backbone.load_state_dict(tensors, assign=True)
     return backbone
 
