@@ -75,7 +75,9 @@ def _parser():
     fit.add_argument("--n-features", type=_int_or("auto", "all"), default="auto")
     fit.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
     fit.add_argument(
-        "--crop-size", type=_int_or("none"), default=224, help="pixels, or 'none' (default: 224)"
+        "--crop-size",
+        type=_int_or("none"),
+        help="pixels, or 'none' to keep the whole image (default: 7/8 of the image size)",
     )
     fit.add_argument(
         "--contamination",
@@ -126,13 +128,14 @@ def _fit(options):
 
     _check_parent(options.output)
     paths = list_images(options.folder)
+    crop_size = options.crop_size or max(1, options.image_size * 7 // 8)
     detector = PadimDetector(
         options.backbone,
         weights=None if options.weights == "none" else options.weights,
         layers=options.layers if options.layers == "auto" else tuple(options.layers),
         n_features=None if options.n_features == "all" else options.n_features,
         image_size=options.image_size,
-        crop_size=None if options.crop_size == "none" else options.crop_size,
+        crop_size=None if crop_size == "none" else crop_size,
         contamination=options.contamination,
         device=options.device,
         random_state=options.seed,
@@ -155,6 +158,8 @@ def _score(options):
 
     if options.output is not None:
         _check_parent(options.output)
+    if options.maps is not None:
+        _check_maps(options.maps, options.folder)
     detector = _load(options.model)
     detector.set_params(device=options.device, verbose=1)
     paths = list_images(options.folder)
@@ -223,9 +228,24 @@ def _check_parent(path):
         raise IsADirectoryError(f"{path} is a folder; give the name of a file in it.")
 
 
+def _check_maps(maps, folder):
+    """See that maps will not lie among the images, nor where a file is."""
+    if maps.exists() and not maps.is_dir():
+        raise NotADirectoryError(f"--maps {maps} is a file; give the name of a folder.")
+    if maps.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--maps {maps} lies in {folder}: the maps would be taken for images the next time. "
+            "Give a folder outside of it."
+        )
+
+
 @contextmanager
 def _written_whole(path):
     """Give a temporary path beside `path`; at the end, and only without an error, rename it."""
+    path = path.resolve()  # what a link points to is written, not the link
+    if path.exists() and not path.is_file():
+        yield path  # a pipe or a device: there is nothing to replace
+        return
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part

@@ -40,29 +40,33 @@ def download(url: str, path: Path, *, sha256_prefix: str) -> None:
         or if the file is not the expected one.
     """
     path = Path(path)
-    response = _open(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with response, open(part, "wb") as file:
-        try:
+    # Of its own for each thread and process that fetches the same file.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise DownloadError(f"{path.parent} cannot be written to ({error}).") from error
+    try:
+        with _open(url) as response, open(part, "wb") as file:
+            digest = hashlib.sha256()
             while chunk := response.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)
             expected = response.headers.get("Content-Length")
             if expected is not None and file.tell() != int(expected):
                 raise DownloadError(f"{url} broke off after {file.tell()} of {expected} bytes.")
-            if not digest.hexdigest().startswith(sha256_prefix):
-                raise DownloadError(
-                    f"what {url} sent has SHA-256 {digest.hexdigest()[:12]}…, not {sha256_prefix}…."
-                )
-        except BaseException as error:
-            file.close()
-            part.unlink()
-            if isinstance(error, (OSError, HTTPException)) and not isinstance(error, DownloadError):
-                raise DownloadError(f"reading {url} failed ({error}).") from error
-            raise
-    os.replace(part, path)
+        if not digest.hexdigest().startswith(sha256_prefix):
+            raise DownloadError(
+                f"what {url} sent has SHA-256 {digest.hexdigest()[:12]}…, not {sha256_prefix}…."
+            )
+        os.replace(part, path)
+    except DownloadError:
+        raise
+    except (OSError, HTTPException) as error:
+        raise DownloadError(f"fetching {url} to {path} failed ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _open(url):

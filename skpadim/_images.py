@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
@@ -209,9 +211,10 @@ def _as_items(X):
         return _check_stack(X, channel_axis=-1)
     if isinstance(X, Image.Image):
         raise ValueError("X is a single PIL image; put it in a list: [X].")
-    if isinstance(X, (list, tuple)) or (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+    if isinstance(X, Sequence):
         return _check_list(list(X))
-    raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.")
+    hint = " Make a list of it: list(X)." if hasattr(X, "__iter__") else ""
+    raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{hint}")
 
 
 def _check_list(items):
@@ -226,16 +229,24 @@ def _check_list(items):
 
 def _check_stack(X, channel_axis):
     """Check rank, channels and dtype of images in one array or tensor."""
-    layout = "(n, 3, height, width)" if channel_axis == 1 else "(n, height, width, 3)"
-    has_channels = X.ndim == 4
-    if X.ndim not in (3, 4) or (has_channels and X.shape[channel_axis] not in (1, 3, 4)):
+    if channel_axis == 1:
+        layout, ndims = "(n, 3, height, width)", (4,)
+    else:
+        layout, ndims = "(n, height, width, 3) or (n, height, width)", (3, 4)
+    if X.ndim not in ndims or (X.ndim == 4 and X.shape[channel_axis] not in (1, 3, 4)):
         raise ValueError(
-            f"X has shape {tuple(X.shape)}; images must be {layout} or (n, height, width), with "
-            "1, 3 or 4 channels."
+            f"X has shape {tuple(X.shape)}; images must be {layout}, with 1, 3 or 4 channels."
+        )
+    if X.ndim == 3 and X.shape[-1] in (3, 4):
+        raise ValueError(
+            f"X has shape {tuple(X.shape)}, which is one colour image: put it in a list, [X]."
         )
     if 0 in X.shape[1:]:
         raise ValueError(f"X has shape {tuple(X.shape)}: its images have no pixels.")
-    _check_dtype(X)
+    try:
+        _check_dtype(X)
+    except ValueError as error:
+        raise ValueError(f"X {error}") from error
     return X
 
 
@@ -260,23 +271,23 @@ def _read_file(path):
     path = os.fspath(path)
     if os.path.isdir(path):
         raise ValueError("is a folder, not an image file.")
-    try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise ValueError(
-                    f"has {image.n_frames} frames; save the frame to be looked at as a file."
-                )
-            return _from_pil(image)
-    except FileNotFoundError as error:
-        raise ValueError("does not exist: there is no such file.") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        size = os.path.getsize(path) if os.path.exists(path) else 0
-        problem = "is empty (0 bytes)" if size == 0 else f"cannot be read as an image ({error})"
-        raise ValueError(f"{problem}: take it out or replace it.") from error
+    with ExitStack() as stack:
+        try:
+            image = stack.enter_context(Image.open(path))
+            image.load()
+        except FileNotFoundError as error:
+            raise ValueError("does not exist: there is no such file.") from error
+        except Exception as error:  # on broken files Pillow's readers raise nearly anything
+            size = os.path.getsize(path) if os.path.exists(path) else 0
+            problem = "is empty (0 bytes)" if size == 0 else f"cannot be read as an image ({error})"
+            raise ValueError(f"{problem}: take it out or replace it.") from error
+        return _from_pil(image)
 
 
 def _from_pil(image):
     """PIL image of any mode to a tensor."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise ValueError(f"has {image.n_frames} frames; save the frame to be looked at as a file.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey; older versions of Pillow say "I" for it
         pixels = np.asarray(image).astype(np.float32) / 65535
@@ -298,8 +309,8 @@ def _from_array(array):
             f"has shape {array.shape}; an array must be (height, width) or (height, width, 3)."
         )
     _check_dtype(array)
-    if not array.flags.writeable:
-        array = array.copy()
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()  # torch shares neither read-only nor flipped memory
     pixels = torch.from_numpy(array)
     return _check_pixels(_channels_to_rgb(pixels if array.ndim == 2 else pixels.permute(2, 0, 1)))
 

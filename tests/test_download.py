@@ -44,6 +44,14 @@ def test_a_faulty_transfer_leaves_what_was_there(serve, tmp_path, fault):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_that_cannot_be_made_is_named(serve, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    server = serve({"/file": CONTENT})
+    with pytest.raises(DownloadError, match="file/sub cannot be written to"):
+        download(f"{server.url}/file", tmp_path / "file" / "sub" / "x", sha256_prefix="")
+    assert server.requests == []
+
+
 def test_a_silent_host_is_given_up_on(tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
+from skpadim._calibration import conformal_offset
 
 
 @parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
@@ -115,6 +116,69 @@ def test_leave_one_out_scores_are_those_of_real_refits(n):
         np.testing.assert_allclose(closed_form.training_scores_[index], expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [10, 1000])
+def test_leave_one_out_keeps_its_digits_with_few_samples_of_many_features(scale):
+    rng = np.random.default_rng(0)
+    train = (rng.normal(size=(20, 100)) * scale).astype(np.float32)
+    closed_form = PatchGaussian(calibration="leave_one_out", contamination=0.1).fit(train)
+    for index in (0, 11):
+        refit = PatchGaussian(calibration=None).fit(
+            np.delete(train, index, axis=0).astype(np.float64)
+        )
+        expected = refit.score_samples(train[index : index + 1].astype(np.float64))
+        np.testing.assert_allclose(closed_form.training_scores_[index], expected, rtol=1e-4)
+
+
+def test_scores_that_are_not_finite_set_no_threshold():
+    with pytest.raises(ValueError, match="2 of 3 scores are NaN or infinite.*regularization"):
+        conformal_offset(np.array([-1.0, np.nan, np.inf]), 0.5)
+
+
+def test_arrays_of_a_fitted_model_are_never_changed_in_place():
+    gaussian = PatchGaussian().fit(make_embeddings(10))
+    location, scatter = gaussian.location_, gaussian.scatter_
+    before = location.copy(), scatter.copy()
+    shallow = copy.copy(gaussian)
+    gaussian.partial_fit(make_embeddings(10, seed=1) + 5)
+    gaussian.merge(PatchGaussian().fit(make_embeddings(10, seed=2)))
+    np.testing.assert_array_equal(location, before[0])
+    np.testing.assert_array_equal(scatter, before[1])
+    test = make_embeddings(3, seed=3)
+    fresh = PatchGaussian().fit(make_embeddings(10))
+    np.testing.assert_array_equal(shallow.score_samples(test), fresh.score_samples(test))
+
+
+def test_a_fit_that_only_warns_as_an_error_changes_nothing():
+    gaussian = PatchGaussian(calibration="leave_one_out").fit(make_embeddings(30))
+    before = pickle.dumps(gaussian)
+    with pytest.raises(UserWarning, match="too few"):  # warnings are errors in these tests
+        gaussian.fit(make_embeddings(10))
+    with pytest.raises(UserWarning, match="too few"):
+        gaussian.calibrate(make_embeddings(10))
+    assert pickle.dumps(gaussian) == before
+
+
+def test_half_precision_flipped_and_nested_input():
+    train = make_embeddings(20)
+    expected = PatchGaussian().fit(train).score_samples(train)
+    tensor = torch.from_numpy(train)
+    from_half = PatchGaussian().fit(tensor.half()).score_samples(tensor.half())
+    np.testing.assert_allclose(from_half.numpy(), expected, rtol=0.05)
+    with_gradient = PatchGaussian().fit(tensor.clone().requires_grad_()).score_samples(tensor)
+    np.testing.assert_array_equal(with_gradient.numpy(), expected)
+    flipped = PatchGaussian().fit(train[..., ::-1]).score_samples(train[..., ::-1])
+    np.testing.assert_allclose(flipped, expected, rtol=1e-4)
+    nested = PatchGaussian().fit(train.astype(np.float64).tolist())
+    assert nested.n_features_in_ == 6
+
+
+def test_names_of_features_do_not_outlive_their_data():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    gaussian = PatchGaussian().fit(frame).fit(make_embeddings(10))
+    assert not hasattr(gaussian, "feature_names_in_")
+    assert gaussian.n_features_in_ == 6
+
+
 def test_training_contamination_is_the_share_of_the_training_set():
     train = make_embeddings(200)
     labels = PatchGaussian(contamination=0.1).fit_predict(train)
@@ -207,6 +271,9 @@ def test_data_frame_columns_are_remembered():
         (np.full((5, 2, 2, 3), np.nan), "NaN"),
         (torch.full((5, 2, 2, 3), torch.inf), "NaN or infinite"),
         (torch.zeros((1, 2, 2, 3)), "n_samples=1; at least 2"),
+        (torch.zeros(()), "0 dimensions.*must be"),
+        (np.zeros((5, 0, 2, 3)), "no features or positions"),
+        (torch.zeros((5, 2, 2, 0)), "no features or positions"),
     ],
 )
 def test_bad_embeddings_are_refused(X, message):

@@ -56,7 +56,7 @@ def test_grey_images_are_repeated(pixels):
     expected = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
     assert torch.equal(stack(grey), expected)
     assert torch.equal(stack(grey[..., None]), expected)
-    assert torch.equal(stack(torch.from_numpy(grey)), expected)
+    assert torch.equal(stack(torch.from_numpy(grey)[:, None]), expected)
     assert torch.equal(stack([Image.fromarray(image) for image in grey]), expected)
 
 
@@ -143,6 +143,7 @@ def test_folders_are_listed_in_order_with_subfolders(tmp_path, pixels):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[0]).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
     found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert found == ["a/z.PNG", "b.png"]
 
@@ -156,8 +157,16 @@ def test_folders_are_listed_in_order_with_subfolders(tmp_path, pixels):
         (np.zeros((2, 8, 8, 5), np.uint8), ValueError, "with 1, 3 or 4 channels"),
         (np.zeros((2, 3, 8, 8), np.uint8), ValueError, r"must be \(n, height, width, 3\)"),
         (torch.zeros((2, 8, 8, 3)), ValueError, r"must be \(n, 3, height, width\)"),
+        (torch.zeros((2, 8, 8)), ValueError, r"must be \(n, 3, height, width\)"),
+        (np.zeros((8, 8, 3), np.uint8), ValueError, r"one colour image: put it in a list, \[X\]"),
+        ({"a.png": 1}, TypeError, "found dict"),
+        ((path for path in ["a.png"]), TypeError, r"found generator. Make a list of it: list\(X\)"),
         (np.zeros((2, 0, 8, 3), np.uint8), ValueError, "no pixels"),
-        (np.zeros((2, 8, 8, 3), np.int64), ValueError, "dtype int64; they must be uint8"),
+        (
+            np.zeros((2, 8, 8, 3), np.int64),
+            ValueError,
+            "X has pixels of dtype int64; they must",
+        ),
         (np.zeros((2, 8, 8, 3), bool), ValueError, "dtype bool; they must be uint8"),
         (3, TypeError, "X must be an array.*found int"),
         (None, TypeError, "X must be an array.*found NoneType"),
@@ -195,6 +204,10 @@ def write_truncated(path):
     path.write_bytes(path.read_bytes()[:2000])
 
 
+def write_bad_header(path):
+    path.write_bytes(b"P5\nR55 1\n255\n0")
+
+
 def write_animated(path):
     frames = [Image.new("L", (8, 8), value) for value in (0, 100, 200)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -208,6 +221,7 @@ def write_animated(path):
         ("text.png", lambda path: path.write_text("hello"), "cannot be read as an image"),
         ("short.png", write_truncated, "cannot be read as an image.*truncated"),
         ("short.jpg", write_truncated, "cannot be read as an image.*truncated"),
+        ("header.ppm", write_bad_header, "cannot be read as an image"),
         ("film.gif", write_animated, "has 3 frames; save the frame"),
         ("folder.png", lambda path: path.mkdir(), "is a folder"),
     ],
@@ -231,6 +245,18 @@ def test_bad_folders_are_refused(tmp_path):
         Images(str(tmp_path / "one.png"))
     with pytest.raises(NotADirectoryError, match="is not a folder"):
         list_images(tmp_path / "one.png")
+
+
+def test_flipped_arrays_are_accepted(pixels):
+    flipped = pixels[:, :, ::-1, ::-1]
+    assert torch.equal(stack(flipped), stack(flipped.copy()))
+    assert torch.equal(stack(list(flipped)), stack(flipped.copy()))
+
+
+def test_frames_of_pil_images_are_refused(tmp_path):
+    write_animated(tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film, pytest.raises(ValueError, match="3 frames"):
+        Images([film])[0]
 
 
 def test_read_only_arrays_are_accepted_without_a_warning(pixels):

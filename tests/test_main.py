@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -75,6 +76,8 @@ def test_scores_go_to_the_standard_output_by_default(model, folder, capsys):
         (["fit", "{folder}", "-o", "{tmp}/m", "--backbone", "resnet19"], "did you mean 'resnet18'"),
         (["fit", "{folder}", "-o", "{tmp}/m", *SMALL, "--layers", "layer9"], "'layer9'"),
         (["score", "{tmp}/nowhere", "{folder}"], "nowhere is not a file"),
+        (["score", "m", "{folder}", "--maps", "{folder}/maps"], "would be taken for images"),
+        (["score", "m", "{folder}", "--maps", "{tmp}/list.joblib"], "is a file; give the name"),
         (["score", "{folder}/part_000.png", "{folder}"], "cannot be read as a model"),
         (["score", "{tmp}/list.joblib", "{folder}"], "holds a list, not a PadimDetector"),
     ],
@@ -113,6 +116,23 @@ def test_a_wrong_command_line_exits_with_2(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "usage: skpadim" in capsys.readouterr().err
+
+
+def test_output_follows_links_and_fills_pipes(model, folder, tmp_path):
+    (tmp_path / "target.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
+    assert main(["score", str(model), str(folder), "-o", str(tmp_path / "link.csv")]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len((tmp_path / "target.csv").read_text().splitlines()) == 34
+    assert main(["score", str(model), str(folder), "-o", "/dev/null"]) == 0
+    assert not Path("/dev/null").is_file()
+
+
+def test_the_crop_follows_the_image_size(folder, tmp_path):
+    model = tmp_path / "model.joblib"
+    arguments = ["--backbone", "filter_bank", "--image-size", "64"]
+    assert main(["fit", str(folder), "-o", str(model), *arguments]) == 0
+    assert joblib.load(model).crop_size == 56
 
 
 def test_version(capsys):

@@ -257,7 +257,9 @@ def test_parameters_that_define_the_model_cannot_change_before_scoring(good, mak
     }.items():
         fitted = getattr(detector, name)
         detector.set_params(**{name: value})
-        with pytest.raises(ValueError, match=f"{name}=.*but this PadimDetector was fitted with {name}="):
+        with pytest.raises(
+            ValueError, match=f"{name}=.*but this PadimDetector was fitted with {name}="
+        ):
             detector.score_samples(good)
         detector.set_params(**{name: fitted})
     detector.set_params(batch_size=np.int64(3), verbose=0, random_state=5).score_samples(good)

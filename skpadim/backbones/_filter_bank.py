@@ -141,12 +141,13 @@ class FilterBank(Backbone):
     def forward(self, images, layers):
         """Feature maps of some layers (see :meth:`Backbone.forward`).
 
-        `images` are RGB in [0, 1]. A map has ``ceil(side / stride)`` cells along each side.
+        `images` are RGB in [0, 1]. Sides that are no multiple of 32 pixels are enlarged to the
+        next one, so that in every layer the cells divide the image evenly.
         """
-        height, width = images.shape[-2:]
-        # Any size will do: the border is repeated up to whole cells, which are cut off again.
         whole = STRIDE * max(step for _, step, _ in LAYERS.values())
-        images = F.pad(images, (0, -width % whole, 0, -height % whole), mode="replicate")
+        size = tuple(-(-side // whole) * whole for side in images.shape[-2:])
+        if size != tuple(images.shape[-2:]):
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         grey = torch.log(images.mean(1, keepdim=True) + DARK)
         points, extremes = self._points(images, grey)
         n_octaves = 1 + max(octave for name in layers for octave in LAYERS[name][0])
@@ -157,12 +158,7 @@ class FilterBank(Backbone):
             energy, harmonic = self._energies(grey, octave)
             energies.append(energy)
             harmonics.append(harmonic)
-        maps = []
-        for name in layers:
-            stride = self.layers[name].stride
-            layer = self._layer(name, energies, harmonics, points, extremes)
-            maps.append(layer[..., : -(-height // stride), : -(-width // stride)])
-        return maps
+        return [self._layer(name, energies, harmonics, points, extremes) for name in layers]
 
     def _energies(self, grey, octave):
         """Log energies (n, bands, h, w) and harmonics (n, 2 bands, h, w) of an octave in cells."""

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from skpadim.backbones import ModuleBackbone, load_backbone
+from skpadim.backbones import Backbone, Layer, ModuleBackbone, load_backbone
 
 
 class Branching(nn.Module):
@@ -138,3 +138,39 @@ def test_a_network_for_one_size_only_is_refused():
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match="backbone=3 must be a name, a Backbone or a torch"):
         load_backbone(3)
+
+
+def test_an_in_place_module_does_not_overwrite_the_layer_before_it():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, 2)
+    ).eval()
+    images = torch.randn(2, 3, 40, 48)
+    expected = network[1](network[0](images))
+    backbone = ModuleBackbone(network, ("1", "3"))
+    for variant in (backbone, backbone.cut(("1", "3")).for_inference()):
+        torch.testing.assert_close(variant(images, ("1", "3"))[0], expected)
+    assert network[2].inplace  # the user's own module is left as it was
+
+
+class Dropping(Backbone):
+    """A backbone of one's own that would be random in training mode."""
+
+    name, layers = "dropping", {"layer1": Layer(4, 4)}
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 4, 4)
+
+    def forward(self, images, layers):
+        return [nn.functional.dropout(self.convolution(images), training=self.training)]
+
+
+def test_a_backbone_of_ones_own_is_frozen_in_a_copy(good, make_detector):
+    backbone = Dropping()
+    detector = make_detector(backbone, layers="layer1").fit(good)
+    scores = detector.score_samples(good)
+    with torch.no_grad():
+        backbone.convolution.weight.mul_(3)
+    np.testing.assert_array_equal(detector.score_samples(good), scores)
+    assert backbone.training

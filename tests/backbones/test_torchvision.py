@@ -25,6 +25,7 @@ NETWORKS = {
     "densenet121": (256, 512, 1024, 1024),
     "swin_t": (96, 192, 384, 768),
     "vgg16_bn": (256, 512, 512, 512),
+    "mnasnet0_5": (16, 24, 48, 1280),
 }
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -43,8 +44,10 @@ def by_hand(name, module, images):
         "densenet121": (5, 7, 9),
         "swin_t": (2, 4, 6),
         "vgg16_bn": (23, 33, 43),
+        "mnasnet0_5": (9, 10, 12),
     }[name]
-    maps = [module.features[:end](images) for end in ends]
+    body = module.layers if "mnasnet" in name else module.features
+    maps = [body[:end](images) for end in ends]
     return [m.permute(0, 3, 1, 2) for m in maps] if name == "swin_t" else maps
 
 
