@@ -139,18 +139,19 @@ def mahalanobis_distances(
     embeddings : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features)
     cholesky : tensor of shape (n_positions, n_features, n_features)
-        Lower factors of the covariances, of the embeddings' dtype.
+        Lower factors of the covariances. Their dtype is that of the arithmetic.
 
     Returns
     -------
-    distances : tensor of shape (n_samples, n_positions)
+    distances : tensor of shape (n_samples, n_positions), of the factors' dtype
         Not squared; the square root of ``δᵀ Σ⁻¹ δ = ‖L⁻¹ δ‖²``.
     """
     n_samples, n_positions, n_features = embeddings.shape
-    mean = mean.to(embeddings.dtype)
-    distances = embeddings.new_empty((n_samples, n_positions))
+    dtype = cholesky.dtype
+    mean = mean.to(dtype)
+    distances = embeddings.new_empty((n_samples, n_positions), dtype=dtype)
     for block in _blocks(n_positions, 8 * n_samples * n_features):
-        difference = (embeddings[:, block] - mean[block]).permute(1, 2, 0)
+        difference = (embeddings[:, block].to(dtype) - mean[block]).permute(1, 2, 0)
         whitened = torch.linalg.solve_triangular(cholesky[block], difference, upper=False)
         distances[:, block] = torch.linalg.vector_norm(whitened, dim=1).T
     return distances
@@ -184,7 +185,7 @@ def leave_one_out_distances(
     n = n_samples
     # 1 - c q cancels where the sample itself makes much of the covariance, as with few samples of
     # many features: in float32 nothing might be left of it.
-    q = mahalanobis_distances(embeddings.to(torch.float64), mean, cholesky) ** 2
+    q = mahalanobis_distances(embeddings, mean, cholesky) ** 2
     without_self = (n / (n - 1)) ** 2 * q / (1 - n / ((n - 1) * (n - 2)) * q)
     return without_self.sqrt().to(embeddings.dtype)
 

@@ -361,7 +361,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             moments, self.regularization, self.calibration, dtype=torch.float32
         )
         if embeddings is not None:
-            batches = embeddings.split(int(embedder.batch_size))
+            batches = [embeddings]
         else:
             batches = embedder.iter_embeddings(images, "Calibrating (second pass)")
         maps = (self._to_maps(distances(_flat(batch)), embedder) for batch in batches)
@@ -427,7 +427,7 @@ def _learn_moments(embedder, images):
         filled += len(batch)
     all_fit = moments is None
     moments = _add(moments, _flat(chunk[:filled]))
-    return moments, chunk if all_fit else None
+    return moments, chunk[:filled] if all_fit else None
 
 
 def _add(moments, embeddings):

@@ -12,6 +12,8 @@ from skpadim.backbones._hooks import cut_after, fold_batch_norms, run_to_layers
 
 # Of different height and width, so that rows, columns and channels can be told apart.
 PROBE_SIZE = (224, 288)
+# Enough to see which submodules run; the smallest that every network of torchvision takes.
+SMALL_PROBE_SIZE = (96, 128)
 
 
 class ModuleBackbone(Backbone):
@@ -83,13 +85,15 @@ class ModuleBackbone(Backbone):
         return shorter
 
     def _cut_in_place(self):
-        cut_after(self.module, self._probe_images(), self._submodules.values())
+        images = self._probe_images(SMALL_PROBE_SIZE)
+        cut_after(self.module, images, self._submodules.values())
 
     def for_inference(self):
         """Return a copy with batch norms folded, in channels-last layout."""
         fast = copy.copy(self)
         fast._modules = dict(self._modules)  # nn.Module keeps its children there
-        folded = fold_batch_norms(self.module, self._probe_images(), self._submodules.values())
+        images = self._probe_images(SMALL_PROBE_SIZE)
+        folded = fold_batch_norms(self.module, images, self._submodules.values())
         fast.module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
         return fast
 
@@ -106,7 +110,7 @@ class ModuleBackbone(Backbone):
 
     def _probe(self, submodules):
         """Find channels, stride and layout of each layer by running the network once."""
-        images = self._probe_images()
+        images = self._probe_images(PROBE_SIZE)
         try:
             with torch.no_grad():
                 outputs = run_to_layers(self.module, images, submodules.values())
@@ -135,9 +139,9 @@ class ModuleBackbone(Backbone):
         self.layers = {name: found[name] for name in names}
         self._submodules = {name: submodules[name] for name in names}
 
-    def _probe_images(self):
+    def _probe_images(self, size):
         parameter = next(self.module.parameters(), torch.empty(0))
-        images = torch.rand(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
         return images.to(parameter.device)
 
 
