@@ -27,6 +27,8 @@ except AttributeError:  # not on Linux
     _N_THREADS = min(2, os.cpu_count() or 1)
 # Pixels in the chunks of all threads together: a share of all pixels, within bounds.
 _CHUNK_SHARE = 0.34
+# Less a fixed allowance for what does not grow with the input: threads, the allocator's slack.
+_CHUNK_RESERVE = 2**19
 _CHUNK_PIXELS = (2**17, 2**26)
 # Thresholds are looked up in blocks, each in its own short stretch of the sorted pixels, which
 # the caches hold.
@@ -266,7 +268,7 @@ def _sort_by_score(scores, areas):
 def _chunks(pieces, n_scores):
     """Lists of slices of the pieces, each list with about as many scores."""
     low, high = _CHUNK_PIXELS
-    size = int(np.clip(_CHUNK_SHARE * n_scores, low, high) / _N_THREADS)
+    size = int(np.clip(_CHUNK_SHARE * n_scores - _CHUNK_RESERVE, low, high) / _N_THREADS)
     size = -(-n_scores // max(1, -(-n_scores // size)))  # all chunks alike
     chunks, room = [], 0
     for piece in pieces:
