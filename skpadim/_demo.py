@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from skpadim._map_pictures import colour_map, side_by_side
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
+from skpadim.metrics import pixel_roc_auc_score
 
 
 def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
@@ -73,7 +74,7 @@ def _tabulate(kinds, maps, scores, labels, masks):
             "images": defective.sum(),
             "found": (labels[defective] < 0).sum(),
             "image AUROC": roc_auc_score(defective[chosen], -scores[chosen]),
-            "pixel AUROC": roc_auc_score(masks[chosen].ravel(), maps[chosen].ravel()),
+            "pixel AUROC": pixel_roc_auc_score(masks[chosen], maps[chosen]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("defect").reset_index()
 

@@ -208,13 +208,14 @@ class PatchEmbedder(
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = _check_n_features(self.n_features, backbone, layers, n_channels)
         _check_input_size(crop, backbone, layers)
+        network = backbone.cut(layers)
 
         self.backbone_ = backbone.name
         self.layers_ = layers
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self._image_size, self.input_size_ = size, crop
-        self._network = backbone.cut(layers)
+        self._network = network
         self._ready = {}
         for attribute in ("feature_indices_", "projection_"):
             vars(self).pop(attribute, None)
