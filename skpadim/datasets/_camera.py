@@ -34,9 +34,7 @@ def photograph(pixels, mask, rng):
     light = 1 + slope[0] * axis[:, None] + slope[1] * axis
     photo = np.empty((size, size, 3), dtype=np.float32)
     for channel in range(3):
-        moved = affine_transform(
-            pixels[..., channel], mode="mirror", output=np.float32, **pose
-        )
+        moved = affine_transform(pixels[..., channel], mode="mirror", output=np.float32, **pose)
         photo[..., channel] = gaussian_filter(moved, focus) * light * gain[channel]
     # A sensor's noise: grows with the light, and differs a little between the colours.
     photo += (0.004 + 0.012 * np.sqrt(np.maximum(photo, 0))) * rng.standard_normal(

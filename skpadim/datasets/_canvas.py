@@ -5,6 +5,8 @@ Lengths are shares of the picture's side, so that one seed draws the same part a
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -50,7 +52,7 @@ class Canvas:
 def distance_to_line(x, y, points):
     """Distance of each place (x, y) to a line through `points`, (x, y) each."""
     nearest = np.float32(np.inf)
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(points):
         dx, dy = np.float32(x1 - x0), np.float32(y1 - y0)
         u, v = x - np.float32(x0), y - np.float32(y0)
         along = np.clip((u * dx + v * dy) / (dx**2 + dy**2 + np.float32(1e-12)), 0, 1)
@@ -66,6 +68,6 @@ def blend(below, above, share):
 def box_depth(x, y, half_width, half_height, corner=0.0):
     """Depth of points inside a box around 0 with round corners; negative outside."""
     dx, dy = np.abs(x) - half_width + corner, np.abs(y) - half_height + corner
-    return corner - np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) - np.minimum(
-        np.maximum(dx, dy), 0
+    return (
+        corner - np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) - np.minimum(np.maximum(dx, dy), 0)
     )

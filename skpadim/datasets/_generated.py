@@ -29,18 +29,18 @@ def make_defects(
     angle and focus of each photograph. Image i depends on `random_state` and i alone, not on how
     many are asked for; the good ones are the same at any difficulty.
 
-    ============  ===============================================  ==================================
-    `part`        what it is                                       `defects`
-    ============  ===============================================  ==================================
-    "disc"        washer of brushed metal on a table               scratch, spot, missing, dent
-    "bottle"      glass bottle from above                          missing, crack, contamination
-    "transistor"  component with three legs on a perforated board  bent, cut, misplaced, scratch
-    "capsule"     gelatine capsule with a print                    print, crack, dent, spot
-    "fabric"      twill of two yarns                               misweave, hole, fibre, spot
-    "wood"        board with rings along it                        scratch, hole, crack, spot
-    "leather"     pebbled hide                                     scratch, hole, colour, dent
-    "grid"        mesh of woven wires                              bent, broken, fibre, contamination
-    ============  ===============================================  ==================================
+    ============  =======================================  ==================================
+    `part`        what it is                               `defects`
+    ============  =======================================  ==================================
+    "disc"        washer of brushed metal on a table       scratch, spot, missing, dent
+    "bottle"      glass bottle from above                  missing, crack, contamination
+    "transistor"  three legs on a perforated board         bent, cut, misplaced, scratch
+    "capsule"     gelatine capsule with a print            print, crack, dent, spot
+    "fabric"      twill of two yarns                       misweave, hole, fibre, spot
+    "wood"        board with rings along it                scratch, hole, crack, spot
+    "leather"     pebbled hide                             scratch, hole, colour, dent
+    "grid"        mesh of woven wires                      bent, broken, fibre, contamination
+    ============  =======================================  ==================================
 
     Parameters
     ----------

@@ -36,8 +36,9 @@ def disc(canvas: Canvas, rng, chip=None) -> Surface:
     depth = np.minimum(outer - radius, radius - bore)
     if chip:
         angle, size = chip
-        from_chip = np.hypot(x - outer * np.cos(angle), y - outer * np.sin(angle)) - size
-        depth = np.minimum(depth, from_chip)
+        u, v = x - outer * np.cos(angle), y - outer * np.sin(angle)
+        jagged = 1 + 0.2 * np.cos(3 * np.arctan2(v, u)) + 0.1 * np.cos(7 * np.arctan2(v, u))
+        depth = np.minimum(depth, np.hypot(u, v) - size * jagged)
     strokes = canvas.noise(rng, 1 / 200, 1 / 10) + 0.6 * canvas.noise(rng, 1 / 90, 1 / 4)
     metal = rng.uniform(0.56, 0.64) + rng.uniform(0.035, 0.055) * strokes
     light = rng.uniform(0, 2 * np.pi)
@@ -63,7 +64,8 @@ def bottle(canvas: Canvas, rng, chip=None) -> Surface:
         facing = np.maximum(np.cos(angle - window), 0)
         grey += lip * facing**14 * 0.35 * canvas.edge(0.009 - np.abs(radius - 0.305))
         grey += 0.12 * facing**10 * canvas.edge(0.012 - np.abs(radius - 0.39))
-    grey *= 1 + 0.07 * canvas.noise(rng, 0.04)
+    grey *= 1 + 0.07 * canvas.noise(rng, 0.03)
+    grey += 0.02 * np.exp(0.7 * canvas.noise(rng, 0.05)) * canvas.edge(0.25 - radius)
     rough = canvas.noise(rng, 0.012)
     if chip:
         place, size = chip
@@ -95,6 +97,7 @@ def transistor(canvas: Canvas, rng, bend=0.0, cut=0.0, leg=1, shift=0.0, turn=0.
     pixels = blend(pixels, [0.75, 0.52, 0.30], canvas.edge(0.034 - from_hole))
     pixels = blend(pixels, [0.10, 0.06, 0.04], canvas.edge(0.019 - from_hole))
     top = rng.uniform(-0.015, 0.005)
+    scuffs = 1 + 0.1 * canvas.noise(rng, 0.01, 0.03)
     for index in range(3):
         end = (holes[0] + (index - 1) * 0.125, holes[1] + 0.375)
         start, knee = ((index - 1) * 0.085, top), ((index - 1) * 0.10, 0.20)
@@ -103,7 +106,7 @@ def transistor(canvas: Canvas, rng, bend=0.0, cut=0.0, leg=1, shift=0.0, turn=0.
             end = (end[0] + 0.6 * bend, end[1] - cut * 0.2)
         metal = 0.016 - distance_to_line(x, y, [start, knee, end])
         pixels = blend(pixels, 0.55 * pixels, 0.7 * canvas.edge(metal + 0.012))
-        sheen = 0.5 + 18 * np.maximum(metal, 0) * (1 + 0.1 * canvas.noise(rng, 0.01, 0.03))
+        sheen = 0.5 + 18 * np.maximum(metal, 0) * scuffs
         pixels = blend(pixels, sheen[..., None] * [1.0, 1.0, 1.02], canvas.edge(metal))
     tilt = rng.normal(scale=0.015) + turn
     dx, dy = x - shift, y + 0.13 - top
@@ -159,17 +162,17 @@ def fabric(canvas: Canvas, rng, slip=None) -> Surface:
     column, row = u.astype(int), v.astype(int)
     over = (row + column) % 4 < 2
     if slip:
-        x, y, half_width, half_height = slip
-        inside = box_depth((column - 3) / n - 0.5 - x, (row - 3) / n - 0.5 - y, *slip[2:]) > 0
+        x, y, *half_sides = slip
+        inside = box_depth((column - 3) / n - 0.5 - x, (row - 3) / n - 0.5 - y, *half_sides) > 0
         over = np.where(inside, (row - column) % 4 < 2, over)
     bulge_u, bulge_v = 1 - (2 * (u % 1) - 1) ** 2, 1 - (2 * (v % 1) - 1) ** 2
     crown = np.where(over, bulge_u * (0.6 + 0.4 * bulge_v), bulge_v * (0.6 + 0.4 * bulge_u))
     thickness = 1 + 0.07 * rng.standard_normal((2, n + 7))
     yarn = np.where(over, thickness[0][column], thickness[1][row])
     fuzz = 1 + 0.10 * canvas.noise(rng, 1 / 180) + 0.04 * canvas.noise(rng, 0.1)
-    shade = (0.42 + 0.58 * crown) * yarn * fuzz
-    warp = np.array([0.38, 0.43, 0.53]) * rng.uniform(0.95, 1.05, size=3)
-    weft = np.array([0.62, 0.62, 0.60]) * rng.uniform(0.95, 1.05, size=3)
+    shade = (0.5 + 0.5 * crown) * yarn * fuzz
+    warp = np.array([0.40, 0.45, 0.55]) * rng.uniform(0.95, 1.05, size=3)
+    weft = np.array([0.58, 0.59, 0.58]) * rng.uniform(0.95, 1.05, size=3)
     return _everywhere(canvas, np.where(over[..., None], warp, weft) * shade[..., None])
 
 
@@ -264,7 +267,7 @@ _STROKES = {
     "4": [(0.5, 1), (0.5, 0), (0, 0.7), (0.6, 0.7)],
     "5": [(0.6, 0), (0.05, 0), (0, 0.45), (0.4, 0.4), (0.6, 0.7), (0.4, 1), (0, 0.95)],
     "7": [(0, 0), (0.6, 0), (0.2, 1)],
-    "8": [(0.3, 0.45), (0, 0.2), (0.3, 0), (0.6, 0.2), (0, 0.75), (0.3, 1), (0.6, 0.75), (0.3, 0.45)],
+    "8": [(0.3, 0.4), (0, 0.2), (0.3, 0), (0.6, 0.2), (0, 0.75), (0.3, 1), (0.6, 0.75), (0.3, 0.4)],
     "9": [(0.6, 0.35), (0.1, 0.5), (0, 0.2), (0.3, 0), (0.6, 0.2), (0.5, 1)],
     "A": [(0, 1), (0.3, 0), (0.6, 1), (0.45, 0.62), (0.15, 0.62)],
     "C": [(0.6, 0.15), (0.3, 0), (0, 0.3), (0, 0.7), (0.3, 1), (0.6, 0.85)],
@@ -275,9 +278,12 @@ _STROKES = {
 
 def _text(word, x, y, height):
     """Distance of places (x, y) to the strokes of a word that is centred at x = y = 0."""
-    nearest = np.float32(np.inf)
+    near = (np.abs(x) < height * len(word)) & (np.abs(y) < height)
+    x, y = (np.broadcast_to(places, near.shape)[near] for places in (x, y))
+    distance, nearest = np.full(near.shape, np.float32(np.inf)), np.float32(np.inf)
     for index, letter in enumerate(word):
         left = (index - len(word) / 2) * 0.85 * height + 0.12 * height
         points = [(left + px * height, (py - 0.5) * height) for px, py in _STROKES[letter]]
         nearest = np.minimum(nearest, distance_to_line(x, y, points))
-    return nearest
+    distance[near] = nearest
+    return distance
