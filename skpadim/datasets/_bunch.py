@@ -62,5 +62,5 @@ def make_bunch(
     if return_X_y:
         return data, target
     kinds = frame["kind"] if as_frame else np.array(frame["kind"], dtype=str)
-    masks = pd.Series(masks, name="mask")
+    masks = pd.Series(masks, name="mask", dtype=object)
     return Bunch(data=data, target=target, masks=masks, kinds=kinds, frame=frame, **about)

@@ -98,13 +98,15 @@ def load_folder(
     array([ 1,  1,  1,  1,  1, -1])
     """
     splits = check_subset(subset, ("train", "test"))
+    if not isinstance(mask_threshold, Integral) or mask_threshold < 0:
+        raise ValueError(f"mask_threshold={mask_threshold!r} must be an int, 0 or more.")
     if masks is not None and defective is None:
         raise ValueError("masks are given and defective images are not: masks belong to these.")
     given = {"good": good, "good_test": good_test, "defective": defective, "masks": masks}
     found = {
         name: _find_images(name, patterns, root)
         for name, patterns in given.items()
-        if patterns is not None
+        if patterns is not None or name == "good"
     }
     _check_disjoint(found)
     train, test = _split_good(found, test_size, random_state)
@@ -122,8 +124,6 @@ def load_folder(
             f"subset={subset!r} has no images: give `defective` or `good_test`, or a larger "
             "test_size."
         )
-    if not isinstance(mask_threshold, Integral) or mask_threshold < 0:
-        raise ValueError(f"mask_threshold={mask_threshold!r} must be an int, 0 or more.")
     return make_bunch(
         samples,
         return_X_y=return_X_y,

@@ -23,9 +23,22 @@ from skpadim.datasets._samples import (
 MVTEC_AD = Layout(
     "MVTec AD",
     # In the order of the paper's tables: textures, then objects.
-    tuple(
-        "carpet grid leather tile wood bottle cable capsule hazelnut metal_nut pill screw "
-        "toothbrush transistor zipper".split()
+    (
+        "carpet",
+        "grid",
+        "leather",
+        "tile",
+        "wood",
+        "bottle",
+        "cable",
+        "capsule",
+        "hazelnut",
+        "metal_nut",
+        "pill",
+        "screw",
+        "toothbrush",
+        "transistor",
+        "zipper",
     ),
     (("train/good", "test"),),
 )

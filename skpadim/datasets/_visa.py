@@ -18,9 +18,19 @@ _NORMAL = "Data/Images/Normal"
 VISA = Layout(
     "VisA",
     # In the order of the authors' script.
-    tuple(
-        "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 "
-        "pipe_fryum".split()
+    (
+        "candle",
+        "capsules",
+        "cashew",
+        "chewinggum",
+        "fryum",
+        "macaroni1",
+        "macaroni2",
+        "pcb1",
+        "pcb2",
+        "pcb3",
+        "pcb4",
+        "pipe_fryum",
     ),
     ((_NORMAL,), ("train/good", "test")),
 )
