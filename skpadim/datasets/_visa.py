@@ -147,6 +147,8 @@ def _read_row(path, line, row, root):
                 f"{accepted[1]!r}."
             )
     kind = _KINDS[row["label"]]
+    if not row["image"]:
+        raise ValueError(f"{path}, line {line}: image is empty.")
     if kind != GOOD and not row["mask"]:
         raise ValueError(f"{path}, line {line}: {row['image']} is an anomaly and has no mask.")
     mask = None if kind == GOOD else str(root / row["mask"])

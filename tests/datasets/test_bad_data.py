@@ -196,6 +196,7 @@ def test_private_images_that_are_not_there_are_told(make_mvtec_ad_2):
             ValueError,
             "001.JPG is an anomaly and has no ma",
         ),
+        ("candle/Data/Images/Normal/0003.JPG,", "", ValueError, "line [0-9]+: image is empty"),
         ("candle,", "candles,", ValueError, "has no rows whose object is 'candle'"),
     ],
 )
