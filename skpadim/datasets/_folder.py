@@ -13,6 +13,7 @@ from sklearn.utils import Bunch
 
 from skpadim._image_files import IMAGE_SUFFIXES, list_images
 from skpadim.datasets._bunch import check_subset, make_bunch
+from skpadim.datasets._layout import scan
 from skpadim.datasets._masks import MaskFiles
 from skpadim.datasets._samples import GOOD, Sample, is_image_name, masks_by_stem, stem_of
 
@@ -151,26 +152,26 @@ def _find_images(name, patterns, root) -> list[str]:
     for pattern in patterns:
         if not isinstance(pattern, (str, os.PathLike)):
             raise TypeError(f"{name} has a {type(pattern).__name__} ({pattern!r:.60}), no path.")
-        path = Path(pattern) if root is None else Path(root) / pattern
-        found.update(dict.fromkeys(_match_pattern(name, path)))
+        found.update(dict.fromkeys(_match_pattern(name, Path(root or "."), os.fspath(pattern))))
     return list(found)
 
 
-def _match_pattern(name, path):
+def _match_pattern(name, root, pattern):
     """Images of one path or pattern."""
+    path = root / pattern
     if path.is_dir():
+        scan(path)  # tells what may not be read; below it that is passed over
         return [str(image) for image in list_images(path)]
     if path.is_file():
         return [str(path)]
-    if not glob.has_magic(str(path)):
+    if not glob.has_magic(pattern):
         raise FileNotFoundError(
             f"{name}: {path} does not exist (current folder: {Path.cwd()}). A folder, an image or "
             "a pattern such as 'good/*.png' is needed."
         )
-    matches = sorted(glob.glob(str(path), recursive=True))
-    images = [
-        match for match in matches if is_image_name(Path(match).name) and Path(match).is_file()
-    ]
+    # The root is no part of the pattern: its own name may have brackets.
+    matches = sorted(root / match for match in glob.glob(pattern, root_dir=root, recursive=True))
+    images = [str(path) for path in matches if is_image_name(path.name) and path.is_file()]
     if not images:
         others = f" It matches {len(matches)} others, as {matches[0]}." if matches else ""
         raise ValueError(

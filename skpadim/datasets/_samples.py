@@ -163,10 +163,12 @@ def check_mask_folder(images: Sequence[str], folder):
 
 
 def masks_by_stem(masks: Iterable[str]) -> dict[str, list[str]]:
-    """Masks by the stem of the image that they are named after."""
+    """Masks by the stems of the images that they may be named after."""
     by_stem: dict[str, list[str]] = {}
     for mask in masks:
-        by_stem.setdefault(stem_of(mask).removesuffix("_mask"), []).append(mask)
+        stem = stem_of(mask)
+        for name in {stem, stem.removesuffix("_mask")}:
+            by_stem.setdefault(name, []).append(mask)
     return by_stem
 
 

@@ -1,5 +1,6 @@
 """Images of one's own, in folders and files of any names."""
 
+import os
 import shutil
 
 import numpy as np
@@ -84,6 +85,31 @@ def test_masks_of_classes_are_read_with_a_threshold(shots, painter):
     np.testing.assert_array_equal(np.asarray(found), mask)
     (found,) = load_folder("good", "bad/dent/0.JPG", mask_threshold=2, **given).masks
     assert not np.asarray(found).any()
+
+
+def test_brackets_in_the_name_of_the_root_are_no_pattern(shots):
+    root = shots.rename(shots.parent / "shots [1]")
+    assert len(load_folder("good/*.bmp", root=root).data) == 10
+
+
+def test_images_may_be_called_masks(tmp_path, painter):
+    for name in ("0_mask", "1_mask"):
+        mask = painter.defect()
+        painter.image(tmp_path / "bad" / f"{name}.png", mask)
+        painter.mask(tmp_path / "truth" / f"{name}{'_mask' if name == '0_mask' else ''}.png", mask)
+    painter.image(tmp_path / "good" / "0.png")
+    parts = load_folder("good", "bad", masks="truth", root=tmp_path, test_size=0)
+    names = [os.path.basename(path) for path in parts.masks[1:]]
+    assert names == ["0_mask_mask.png", "1_mask.png"]
+
+
+def test_folders_without_permission_are_named(shots, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(PermissionError, match="good cannot be read: this user has no permission"):
+        load_folder("good", root=shots)
 
 
 @pytest.mark.parametrize(
