@@ -6,7 +6,7 @@ from sklearn.utils import Bunch
 
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import Layout, find_category_folder
-from skpadim.datasets._mvtec import read_splits
+from skpadim.datasets._samples import read_splits
 
 BTAD = Layout("BTAD", ("01", "02", "03"), (("train/ok", "test"),))
 

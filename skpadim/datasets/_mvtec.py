@@ -16,6 +16,7 @@ from skpadim.datasets._samples import (
     images_in,
     match_mask_folders,
     read_good,
+    read_splits,
     read_test,
     some_images,
 )
@@ -158,16 +159,6 @@ def load_mvtec_ad(
         subset=subset,
         DESCR=_DESCR_AD,
     )
-
-
-def read_splits(folder: Path, splits, good: str = GOOD) -> list[Sample]:
-    """Read folders ``train``, ``test`` and ``ground_truth`` as MVTec AD has them."""
-    samples = []
-    if "train" in splits:
-        samples += read_good(folder / "train" / good, "train")
-    if "test" in splits:
-        samples += read_test(folder / "test", folder / "ground_truth", good)
-    return samples
 
 
 def load_mvtec_loco(

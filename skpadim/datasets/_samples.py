@@ -56,6 +56,16 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def read_splits(folder: Path, splits: Sequence[str], good: str = GOOD) -> list[Sample]:
+    """Read folders ``train``, ``test`` and ``ground_truth`` as MVTec AD has them."""
+    samples = []
+    if "train" in splits:
+        samples += read_good(folder / "train" / good, "train")
+    if "test" in splits:
+        samples += read_test(folder / "test", folder / "ground_truth", good)
+    return samples
+
+
 def read_good(folder: Path, split: str) -> list[Sample]:
     """The images of a folder of good ones.
 
