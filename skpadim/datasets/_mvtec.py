@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sklearn.utils import Bunch
 
 from skpadim.datasets._bunch import check_subset, make_bunch
