@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from skpadim._image_files import list_images
+
+T = TypeVar("T")
 
 _KINDS = (
     "an array (n, height, width, 3) or (n, height, width), a tensor (n, 3, height, width), or a "
@@ -124,15 +127,22 @@ def image_batches(
     batch : tensor of shape (n_batch, 3, height, width)
         uint8, or float32 in [0, 1] if any image of the batch is not 8-bit.
     """
-    starts = range(0, len(images), batch_size)
+    for batch in read_ahead(lambda i: fit_to_size(images[i], size, crop), len(images), batch_size):
+        yield stack_pixels(batch)
+
+
+def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Iterator[list[T]]:
+    """Batches of what `read` returns for 0, 1, …: threads read two batches ahead.
+
+    An error of `read` is raised when its batch is due.
+    """
+    starts = range(0, n_items, batch_size)
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         waiting: deque = deque()
 
         def submit(start):
-            indices = range(start, min(start + batch_size, len(images)))
-            waiting.append(
-                [pool.submit(lambda i: fit_to_size(images[i], size, crop), i) for i in indices]
-            )
+            indices = range(start, min(start + batch_size, n_items))
+            waiting.append([pool.submit(read, index) for index in indices])
 
         try:
             for start in starts[:2]:
@@ -141,11 +151,16 @@ def image_batches(
                 batch = [future.result() for future in waiting.popleft()]
                 if step + 2 < len(starts):
                     submit(starts[step + 2])
-                if any(image.dtype != torch.uint8 for image in batch):
-                    batch = [to_float(image) for image in batch]
-                yield torch.stack(batch)
+                yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def stack_pixels(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Images (3, height, width) of one size to one tensor; uint8 only if all of them are."""
+    if any(image.dtype != torch.uint8 for image in images):
+        images = [to_float(image) for image in images]
+    return torch.stack(list(images))
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:

@@ -81,6 +81,10 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         Where to compute; "auto" is the GPU if there is one, else the CPU.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Of the network's arithmetic. All else is computed in float32 or better.
+    memory : str, path, joblib.Memory or None, default=None
+        A folder in which the feature maps of every image are kept, by content: in a grid search
+        an image then goes through the network once, whatever the folds and candidates. See the
+        notes of :class:`PatchEmbedder`.
     random_state : int, RandomState or None, default=None
         Draws the features (and random weights). With an int, fits are repeatable.
     verbose : int, default=0
@@ -161,6 +165,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         batch_size=32,
         device="auto",
         precision="float32",
+        memory=None,
         random_state=None,
         verbose=0,
     ):
@@ -178,6 +183,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
@@ -344,12 +350,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return PatchEmbedder(**{name: parameters[name] for name in names})
 
     def _fitted_embedder(self):
-        """The fitted embedder, told the current batch size, device and verbosity."""
+        """The fitted embedder, told the current values of what it does not depend on."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        return self.embedder_.set_params(
-            batch_size=self.batch_size, device=self.device, verbose=self.verbose
-        )
+        names = ("batch_size", "device", "memory", "verbose")
+        return self.embedder_.set_params(**{name: getattr(self, name) for name in names})
 
     def _score_training_images(self, embedder, images, moments, embeddings):
         """Scores of the training images that the threshold is set from; None without one.
