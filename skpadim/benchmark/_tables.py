@@ -46,8 +46,8 @@ def markdown_table(results: pd.DataFrame) -> str:
     header = ["category", *TITLES.values()]
     if results["n_skipped"].any():
         header.append("images left out")
-        for row, skipped in zip(rows, [*results["n_skipped"], results["n_skipped"].sum()]):
-            row.append(str(skipped))
+        counts = [*results["n_skipped"], results["n_skipped"].sum()]
+        rows = [[*row, str(count)] for row, count in zip(rows, counts, strict=True)]
     return lines_of(header, rows)
 
 
