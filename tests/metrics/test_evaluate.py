@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.model_selection import GridSearchCV, cross_validate
 from torch.nn import functional as F
 
+from skpadim.datasets import load_mvtec_ad, read_masks
 from skpadim.metrics import (
     PixelMetrics,
     aupro_score,
@@ -316,3 +317,16 @@ def test_real_photographs_at_both_resolutions(tiles, make_detector):
         assert row["pixel_roc_auc"] > 0.6
         assert 0 <= row["uninspected"] < 1
     assert rows[0]["pixel_roc_auc"] == pytest.approx(rows[1]["pixel_roc_auc"], abs=0.1)
+
+
+def test_good_photographs_count_at_their_own_size(tiles, make_detector):
+    test = load_mvtec_ad(tiles.parent, tiles.name, subset="test")
+    chosen = [0, 1, 2, -1, -2, -60]
+    images = test.data.iloc[chosen]
+    y, masks = test.target[chosen], test.masks.iloc[chosen]
+    detector = make_detector().fit(test.data[:6])
+    row, read = (
+        evaluate(detector, images, y, each, resolution="original", exact=True)
+        for each in (masks, read_masks(masks, images))
+    )
+    assert row == read
