@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
+from skpadim._output_files import check_output_file, written_whole
 from skpadim._version import __version__
 
 
@@ -67,26 +67,13 @@ def _parser():
     fit = commands.add_parser("fit", help="learn from a folder of good images")
     fit.add_argument("folder", type=Path, help="good images, subfolders included")
     fit.add_argument("-o", "--output", type=Path, required=True, help="model file to write")
-    fit.add_argument("--backbone", default="auto", help="network, by name (default: auto)")
-    fit.add_argument(
-        "--weights", default="imagenet", help="'imagenet', 'none', or the path of a state dict"
-    )
-    fit.add_argument("--layers", nargs="+", default="auto", help="from fine to coarse")
-    fit.add_argument("--n-features", type=_int_or("auto", "all"), default="auto")
-    fit.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
-    fit.add_argument(
-        "--crop-size",
-        type=_int_or("none"),
-        help="pixels, or 'none' to keep the whole image (default: 7/8 of the image size)",
-    )
+    _add_model_options(fit)
     fit.add_argument(
         "--contamination",
         type=float,
         default=0.05,
         help="share of new good images that may be flagged (default: 0.05)",
     )
-    fit.add_argument("--seed", type=int, default=42, help="random_state (default: 42)")
-    fit.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     fit.set_defaults(run=_fit)
 
     score = commands.add_parser("score", help="score the images of a folder")
@@ -100,7 +87,60 @@ def _parser():
     )
     score.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     score.set_defaults(run=_score)
+
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="fit and evaluate each category of a data set",
+        description="Fit and evaluate each category of a data set; print the table in Markdown. "
+        "With -o, a run that was stopped goes on where it was when the same command is given.",
+    )
+    benchmark.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="mvtec_ad, btad, visa, mvtec_loco, mvtec_ad_2; a folder of your own that is laid out "
+        "as one of them is a category of it",
+    )
+    benchmark.add_argument("--root", type=Path, required=True, help="folder of the categories")
+    benchmark.add_argument(
+        "--category", nargs="+", action="extend", help="one or more (default: all that are there)"
+    )
+    _add_model_options(benchmark)
+    benchmark.add_argument(
+        "--batch-size", type=int, default=32, help="images at a time (default: 32)"
+    )
+    benchmark.add_argument(
+        "--resolution",
+        default="model",
+        help="where pixels are compared: 'model', as the paper does it, or 'original' "
+        "(default: model)",
+    )
+    benchmark.add_argument(
+        "--on-error",
+        default="raise",
+        help="at images that cannot be read: 'raise' stops, 'skip' leaves them out and counts "
+        "them (default: raise)",
+    )
+    benchmark.add_argument("-o", "--output", type=Path, help="CSV file to write, and to resume")
+    benchmark.set_defaults(run=_benchmark)
     return parser
+
+
+def _add_model_options(parser):
+    """What `fit` and `benchmark` say alike of the detector."""
+    parser.add_argument("--backbone", default="auto", help="network, by name (default: auto)")
+    parser.add_argument(
+        "--weights", default="imagenet", help="'imagenet', 'none', or the path of a state dict"
+    )
+    parser.add_argument("--layers", nargs="+", default="auto", help="from fine to coarse")
+    parser.add_argument("--n-features", type=_int_or("auto", "all"), default="auto")
+    parser.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
+    parser.add_argument(
+        "--crop-size",
+        type=_int_or("none"),
+        help="pixels, or 'none' to keep the whole image (default: 7/8 of the image size)",
+    )
+    parser.add_argument("--seed", type=int, default=42, help="random_state (default: 42)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
 
 def _int_or(*words):
@@ -116,37 +156,43 @@ def _int_or(*words):
 def _demo(options):
     from skpadim._demo import run_demo
 
-    _check_parent(options.output)
+    check_output_file(options.output)
     run_demo(options.output)
 
 
 def _fit(options):
     import joblib
 
-    from skpadim import PadimDetector
     from skpadim._images import list_images
 
-    _check_parent(options.output)
+    check_output_file(options.output)
     paths = list_images(options.folder)
+    detector = _make_detector(options, contamination=options.contamination).fit(paths)
+    with written_whole(options.output) as part:
+        joblib.dump(detector, part)
+    print(
+        f"{options.output}: {detector.backbone_}, {', '.join(detector.layers_)}, "
+        f"{len(paths)} images, threshold {detector.offset_:.4g}",
+        file=sys.stderr,
+    )
+
+
+def _make_detector(options, **parameters):
+    """An unfitted detector with the options that `fit` and `benchmark` share."""
+    from skpadim import PadimDetector
+
     crop_size = options.crop_size or max(1, options.image_size * 7 // 8)
-    detector = PadimDetector(
+    return PadimDetector(
         options.backbone,
         weights=None if options.weights == "none" else options.weights,
         layers=options.layers if options.layers == "auto" else tuple(options.layers),
         n_features=None if options.n_features == "all" else options.n_features,
         image_size=options.image_size,
         crop_size=None if crop_size == "none" else crop_size,
-        contamination=options.contamination,
         device=options.device,
         random_state=options.seed,
         verbose=1,
-    ).fit(paths)
-    with _written_whole(options.output) as part:
-        joblib.dump(detector, part)
-    print(
-        f"{options.output}: {detector.backbone_}, {', '.join(detector.layers_)}, "
-        f"{len(paths)} images, threshold {detector.offset_:.4g}",
-        file=sys.stderr,
+        **parameters,
     )
 
 
@@ -157,7 +203,7 @@ def _score(options):
     from skpadim._images import list_images
 
     if options.output is not None:
-        _check_parent(options.output)
+        check_output_file(options.output)
     if options.maps is not None:
         _check_maps(options.maps, options.folder)
     detector = _load(options.model)
@@ -175,11 +221,28 @@ def _score(options):
     if options.output is None:
         table.to_csv(sys.stdout, index=False)
     else:
-        with _written_whole(options.output) as part:
+        with written_whole(options.output) as part:
             table.to_csv(part, index=False)
     if "label" in table:
         anomalous = int((table["label"] < 0).sum())
         print(f"{anomalous} of {len(table)} images are anomalous", file=sys.stderr)
+
+
+def _benchmark(options):
+    from skpadim.benchmark import markdown_table, run_benchmark
+
+    results = run_benchmark(
+        options.dataset,
+        options.root,
+        categories=options.category,
+        detector=_make_detector(options, batch_size=options.batch_size),
+        seed=options.seed,
+        resolution=options.resolution,
+        on_error=options.on_error,
+        output=options.output,
+        verbose=1,
+    )
+    print(markdown_table(results))
 
 
 def _load(path):
@@ -220,14 +283,6 @@ def _write_maps(options, detector, paths, maps):
         Image.fromarray(np.hstack([pixels, coloured])).save(f"{target}.png")
 
 
-def _check_parent(path):
-    """See, before any work, that a file can be written."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}, the folder of {path.name}, does not exist.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file in it.")
-
-
 def _check_maps(maps, folder):
     """See that maps will not lie among the images, nor where a file is."""
     if maps.exists() and not maps.is_dir():
@@ -237,21 +292,6 @@ def _check_maps(maps, folder):
             f"--maps {maps} lies in {folder}: the maps would be taken for images the next time. "
             "Give a folder outside of it."
         )
-
-
-@contextmanager
-def _written_whole(path):
-    """Give a temporary path beside `path`; at the end, and only without an error, rename it."""
-    path = path.resolve()  # what a link points to is written, not the link
-    if path.exists() and not path.is_file():
-        yield path  # a pipe or a device: there is nothing to replace
-        return
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from skpadim.metrics._accumulator import PixelMetrics
-from skpadim.metrics._geometry import Window, check_mask_size, is_missing, read_mask
+from skpadim.metrics._geometry import Window, check_mask_size, image_size, is_missing, read_mask
 from skpadim.metrics._image import check_labels
 from skpadim.metrics._summary import image_values
 
@@ -33,8 +33,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         has paths of images, a mask in a file must have the size of its image.
     resolution : {"model", "original"}, default="model"
         Where pixels are compared. "model": masks are brought to the maps' size, by nearest
-        neighbour. "original": maps are brought to each mask's size, bilinearly; good images
-        without a mask are taken at the maps' size then.
+        neighbour. "original": maps are brought to each mask's size, bilinearly, and those of good
+        images without a mask to the image's, if `X` has paths; else these keep the maps' size.
     exact : bool, default=False
         False counts in a histogram of fixed size: whatever the number of images, no map is kept.
         True keeps the scores of all pixels, see :class:`PixelMetrics`.
@@ -112,9 +112,7 @@ def iter_maps_and_masks(
             if index == len(masks):
                 raise ValueError(f"X has more images than the {len(masks)} masks given.")
             window = window or Window.of(detector, anomaly_map.shape)
-            # Without a mask an image's own size is not known. That of the resized image gives
-            # each pixel of the map one pixel.
-            mask = read_mask(masks[index], index, window.resized)
+            mask = read_mask(masks[index], index, _blank_size(images, masks, index, window))
             if index < len(images):
                 check_mask_size(mask, masks[index], images[index], index)
             if anomalous is not None:
@@ -123,6 +121,16 @@ def iter_maps_and_masks(
             index += 1
     if index != len(masks):
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
+
+
+def _blank_size(images, masks, index, window):
+    """Size of the zeros that stand for a missing mask.
+
+    A good image's own: at the original resolution each of its pixels counts as much as one of a
+    defective image. Where it is not known, the resized image's gives each pixel of the map one.
+    """
+    path = images[index] if index < len(images) and is_missing(masks[index]) else None
+    return (path is not None and image_size(path)) or window.resized
 
 
 def _as_sequence(masks):

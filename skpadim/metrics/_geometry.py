@@ -190,7 +190,8 @@ def image_size(path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            # For squares it does not matter; to look for it, Pillow decodes the whole of a PNG.
+            turned = width != height and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except (OSError, ValueError):
         return None
     return (width, height) if turned else (height, width)

@@ -18,7 +18,7 @@ from skpadim.datasets._catalogue import DATASETS, find_categories
 from skpadim.metrics import aupro_scorer, evaluate
 
 N_TRAIN = 6
-# Good and defective test images, and validation images, of each category that conftest.py writes.
+# Good and defective test images, and validation images, of each made-up category.
 COUNTS = {
     "mvtec_ad": (3, 4, 0),
     "btad": (3, 3, 0),

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.model_selection import GridSearchCV, cross_validate
 from torch.nn import functional as F
 
+from skpadim.datasets import load_mvtec_ad, read_masks
 from skpadim.metrics import (
     PixelMetrics,
     aupro_score,
@@ -316,3 +317,14 @@ def test_real_photographs_at_both_resolutions(tiles, make_detector):
         assert row["pixel_roc_auc"] > 0.6
         assert 0 <= row["uninspected"] < 1
     assert rows[0]["pixel_roc_auc"] == pytest.approx(rows[1]["pixel_roc_auc"], abs=0.1)
+
+
+def test_good_images_in_files_count_at_their_own_size(make_mvtec_ad, make_detector):
+    root = make_mvtec_ad(categories=["bottle"])
+    train, test = (load_mvtec_ad(root, "bottle", subset=name) for name in ("train", "test"))
+    detector = make_detector(calibration=None).fit(train.data)
+    without, zeros = (
+        evaluate(detector, test.data, test.target, masks, resolution="original", exact=True)
+        for masks in (test.masks, read_masks(test.masks, test.data))
+    )
+    assert without == zeros

@@ -1,0 +1,169 @@
+"""The images of each category to be run, checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import numpy as np
+from PIL import Image
+
+from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
+from skpadim.datasets._masks import MaskFiles
+from skpadim.metrics._geometry import check_mask_size, read_mask
+
+
+@dataclass(frozen=True)
+class Category:
+    """Paths of a category's images.
+
+    Attributes
+    ----------
+    name : str
+    train : list of str
+        Good images to fit on.
+    test : list of str
+        Images to evaluate on.
+    target : ndarray of shape (len(test),), int
+        +1 good, -1 defective.
+    masks : list of length len(test)
+        As :func:`skpadim.metrics.evaluate` takes them.
+    """
+
+    name: str
+    train: list[str]
+    test: list[str]
+    target: np.ndarray
+    masks: list
+
+    def __len__(self):
+        return len(self.train) + len(self.test)
+
+    def check(self) -> Category:
+        """Check that there is something to fit on and both kinds of images to test on."""
+        counts = (len(self.train), *((self.target == label).sum() for label in (1, -1)))
+        needed = (("training images", 2), ("good test images", 1), ("defective test images", 1))
+        for count, (kind, least) in zip(counts, needed, strict=True):
+            if count < least:
+                raise ValueError(
+                    f"category {self.name!r} has {count} {kind}; at least {least} "
+                    f"{'is' if least == 1 else 'are'} needed."
+                )
+        return self
+
+    def without_unreadable(self) -> tuple[Category, list[str]]:
+        """The same without images that cannot be read, or whose masks cannot.
+
+        Returns
+        -------
+        category : Category
+        problems : list of str
+            What is wrong with each image that was left out.
+        """
+        with ThreadPoolExecutor() as pool:
+            train = list(pool.map(_problem_of_image, self.train))
+            test = list(pool.map(_problem_of_pair, self.test, self.masks, range(len(self.masks))))
+        kept = [index for index, problem in enumerate(test) if problem is None]
+        readable = replace(
+            self,
+            train=[path for path, problem in zip(self.train, train, strict=True) if not problem],
+            test=[self.test[index] for index in kept],
+            target=self.target[kept],
+            masks=[self.masks[index] for index in kept],
+        )
+        return readable, [problem for problem in train + test if problem]
+
+
+def find_dataset(name: str) -> DataSet:
+    """Data set by its key in the catalogue."""
+    if name in DATASETS:
+        return DATASETS[name]
+    near = get_close_matches(str(name).lower(), DATASETS, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ValueError(
+        f"dataset={name!r} is unknown{hint} The data sets are {', '.join(map(repr, DATASETS))}."
+    )
+
+
+def load_categories(
+    dataset: DataSet, root, names: str | Sequence[str] | None = None
+) -> list[Category]:
+    """List the images of categories, in the data set's usual order.
+
+    Names of files are read, and headers of masks and defective images.
+
+    Parameters
+    ----------
+    dataset : DataSet
+    root : path
+    names : str or sequence of str, default=None
+        Categories; None means all that are there.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError, TypeError, ValueError
+        If a category or a mask is missing, a mask has another size than its image, or a category
+        has no images of some kind.
+    """
+    if names is not None:
+        names = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        if not names:
+            raise ValueError("categories is empty: name some, or give None for all.")
+    else:
+        names = find_categories(dataset, root)
+    categories = [_load(dataset, root, name) for name in names]
+    order = category_order(dataset)
+    return sorted(categories, key=lambda category: order(category.name))
+
+
+def category_order(dataset: DataSet):
+    """Key that sorts names of categories: known ones in the usual order, then the others."""
+    rank = {name: index for index, name in enumerate(dataset.categories)}
+    return lambda name: (rank.get(name, len(rank)), name)
+
+
+def _load(dataset, root, name):
+    train = dataset.load(root, name, subset="train")
+    test = dataset.load(root, name, subset="test")
+    images, masks = list(test.data), list(test.masks)
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        _check_mask_header(image, mask, index)
+    return Category(name, list(train.data), images, np.asarray(test.target), masks).check()
+
+
+def _check_mask_header(image, mask, index):
+    """Compare sizes by headers, which is quick; only what differs is looked at closely."""
+    paths = mask.paths if isinstance(mask, MaskFiles) else [] if mask is None else [mask]
+    sizes = {_header_size(path) for path in (image, *paths)} - {None}
+    if len(sizes) > 1:  # the image may be turned, which the close look knows
+        check_mask_size(read_mask(mask, index), mask, image, index)
+
+
+def _header_size(path):
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
+        return None  # it is told when it is read
+
+
+def _problem_of_image(path):
+    from skpadim._images import read_image
+
+    try:
+        read_image(path)
+    except (OSError, TypeError, ValueError) as error:
+        return f"{path} {error}"
+    return None
+
+
+def _problem_of_pair(path, mask, index):
+    problem = _problem_of_image(path)
+    if problem is None and mask is not None:
+        try:
+            read_mask(mask, index)
+        except (OSError, ValueError) as error:
+            return f"{path} has a mask that cannot be used: {error}"
+    return problem

@@ -1,0 +1,246 @@
+"""The run itself: each category is fitted, evaluated, and added to the results."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from sklearn.base import clone
+from tqdm.auto import tqdm
+
+from skpadim._output_files import check_output_file
+from skpadim.benchmark._categories import Category, category_order, find_dataset, load_categories
+from skpadim.benchmark._results import FIGURES, add_row, in_order, read_matching
+from skpadim.benchmark._setting import machine, settings_of, versions
+from skpadim.metrics import evaluate
+
+if TYPE_CHECKING:
+    from skpadim import PadimDetector
+
+
+def run_benchmark(
+    dataset,
+    root,
+    *,
+    categories=None,
+    detector: PadimDetector | None = None,
+    seed=42,
+    resolution="model",
+    on_error="raise",
+    output=None,
+    verbose=0,
+) -> pd.DataFrame:
+    """Fit and evaluate a detector on each category of a data set.
+
+    Parameters
+    ----------
+    dataset : {"mvtec_ad", "btad", "visa", "mvtec_loco", "mvtec_ad_2"}
+        How categories are laid out, and their usual order.
+    root : path
+        Folder that holds the categories: any folder in it with that layout is one.
+    categories : str or sequence of str, default=None
+        Which to run; None runs all that are there.
+    detector : PadimDetector, default=None
+        The settings, not fitted: a clone is fitted on each category, without a threshold, which
+        no figure needs. None means ``PadimDetector()``.
+    seed : int, default=42
+        The ``random_state`` of each fit.
+    resolution : {"model", "original"}, default="model"
+        Where pixels are compared, see :func:`skpadim.metrics.evaluate`: at the size of the maps,
+        as in the paper and its peers, or at that of the images.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do about images that cannot be read, or whose masks cannot: stop, or leave them
+        out, warn and count them.
+    output : path, default=None
+        CSV file, replaced as a whole after each category. Categories that it has are not run
+        again; a file of other settings or versions is refused.
+    verbose : int, default=0
+        Above 0, show the progress and the time left if the standard error is a terminal.
+
+    Returns
+    -------
+    results : DataFrame
+        A row a category, in the data set's usual order:
+
+        - ``category``;
+        - ``image_roc_auc``, ``image_f1_max``, ``pixel_roc_auc``, ``aupro_0.3``,
+          ``pixel_average_precision``, as :func:`skpadim.metrics.evaluate` names them;
+        - ``n_train``, ``n_test_good``, ``n_test_defective``: images that were used;
+          ``n_skipped``: those left out;
+        - ``seconds_fit``: loading the network, reading the training images, embedding them and
+          fitting the Gaussians; ``seconds_score``: waiting for the maps of the test images
+          (reading, embedding, distances, upsampling and smoothing); ``seconds_metrics``: all else
+          (reading masks, counting, curves), during which further images are read already;
+        - the settings that figures depend on, "auto" written out, and versions of packages: those
+          of the rows of one file are the same;
+        - Python's version, machine, batch size and date, which may differ.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+        If the root, a category, a mask, or the output's folder is missing or closed. This, and
+        all of `ValueError` and `TypeError` but for unreadable images, is told before any work.
+    ValueError
+        If a name is unknown, a category has too few images, a mask has another size than its
+        image, `output` has other settings, or an image cannot be read (``on_error="raise"``). The
+        rows of finished categories stay in `output`.
+    TypeError
+        If `detector` is not a PadimDetector, or, with `output`, its backbone has no name.
+
+    See Also
+    --------
+    markdown_table : Prints the results.
+    read_results : Reads `output`.
+
+    Examples
+    --------
+    >>> from skpadim import PadimDetector
+    >>> from skpadim.benchmark import markdown_table, run_benchmark
+    >>> results = run_benchmark(                                          # doctest: +SKIP
+    ...     "mvtec_ad", "data/mvtec_ad", detector=PadimDetector("resnet18"), output="r18.csv"
+    ... )
+    >>> print(markdown_table(results))                                    # doctest: +SKIP
+    """
+    dataset = find_dataset(dataset)
+    for name, value, accepted in (
+        ("resolution", resolution, ("model", "original")),
+        ("on_error", on_error, ("raise", "skip")),
+    ):
+        if value not in accepted:
+            raise ValueError(f"{name}={value!r} must be {accepted[0]!r} or {accepted[1]!r}.")
+    output = None if output is None else Path(output)
+    if output is not None:
+        check_output_file(output)
+    plan = load_categories(dataset, root, categories)
+    detector, setting = _prepare(detector, dataset.name, seed, resolution, output)
+    order = category_order(dataset)
+    rows = [] if output is None else _rows_done(output, setting, plan)
+    done = {row["category"] for row in rows}
+    if verbose and done:
+        print(f"{output} has {len(done)} of {len(plan)} categories already", file=sys.stderr)
+    with tqdm(
+        total=sum(len(category) for category in plan if category.name not in done),
+        unit="image",
+        smoothing=0,  # the time left by the average rate: fits and tests take turns
+        disable=None if verbose else True,
+    ) as progress:
+        for number, category in enumerate(plan, start=1):
+            if category.name in done:
+                continue
+            progress.set_description(f"{category.name} ({number} of {len(plan)})")
+            row = _run_category(category, detector, resolution, on_error, progress)
+            row |= setting | machine(detector.device, detector.batch_size)
+            rows.append(row)
+            if output is not None:
+                add_row(output, row, setting, order)
+    return in_order(rows, order)
+
+
+def _prepare(detector, dataset, seed, resolution, output):
+    """The detector to clone, and the setting of all rows; a wrong parameter is told here."""
+    from skpadim import PadimDetector
+
+    detector = PadimDetector() if detector is None else detector
+    if not isinstance(detector, PadimDetector):
+        raise TypeError(f"detector must be a PadimDetector, not a {type(detector).__name__}.")
+    if output is not None and not isinstance(detector.backbone, str):
+        raise TypeError(
+            f"backbone={type(detector.backbone).__name__}(...) has no name that a file of results "
+            "could be known by: give a backbone by name, or leave output out."
+        )
+    detector = clone(detector).set_params(random_state=seed, calibration=None, verbose=0)
+    detector._validate_params()
+    embedder = detector._make_embedder().fit()
+    if isinstance(detector.backbone, str):
+        # "auto" must not mean one thing now and another an hour later.
+        detector.set_params(backbone=embedder.backbone_)
+    return detector, settings_of(dataset, detector, embedder, seed, resolution) | versions()
+
+
+def _rows_done(output, setting, plan):
+    """Rows of the file that belong to this run, if they are of the same images."""
+    rows = read_matching(output, setting).to_dict("records")
+    n_images = {category.name: len(category) for category in plan}
+    rows = [row for row in rows if row["category"] in n_images]
+    for row in rows:
+        n_before = sum(
+            row[name] for name in ("n_train", "n_test_good", "n_test_defective", "n_skipped")
+        )
+        name = row["category"]
+        if n_before != n_images[name]:
+            raise ValueError(
+                f"{output} has category {name!r} with {n_before} images, and it has "
+                f"{n_images[name]} now: give another output file, or take that row out of this one."
+            )
+    return rows
+
+
+def _run_category(category: Category, detector, resolution, on_error, progress):
+    """The row of a category, without its setting."""
+    start, n_skipped = progress.n, 0
+    try:
+        return _fit_and_evaluate(category, 0, detector, resolution, progress)
+    except (OSError, TypeError, ValueError) as error:
+        # All that cannot be read is looked for at once, and only now that something cannot.
+        readable, problems = category.without_unreadable()
+        n_skipped = len(problems)
+        if not problems:
+            raise ValueError(f"category {category.name!r}: {error}") from error
+        if on_error == "raise":
+            raise ValueError(
+                f"category {category.name!r}: {n_skipped} of {len(category)} images cannot be "
+                f"used. {problems[0]} Then run again, or leave such images out with "
+                "on_error='skip' (--on-error skip)."
+            ) from error
+    warnings.warn(
+        f"category {category.name!r}: {n_skipped} of {len(category)} images are left out. "
+        + " ".join(problems[:5]),
+        UserWarning,
+        stacklevel=3,
+    )
+    progress.update(start + n_skipped - progress.n)
+    return _fit_and_evaluate(readable.check(), n_skipped, detector, resolution, progress)
+
+
+def _fit_and_evaluate(category, n_skipped, detector, resolution, progress):
+    start = time.perf_counter()
+    fitted = _TimedMaps(clone(detector).fit(category.train), progress)
+    seconds_fit = time.perf_counter() - start
+    progress.update(len(category.train))
+    start = time.perf_counter()
+    values = evaluate(fitted, category.test, category.target, category.masks, resolution=resolution)
+    return {
+        "category": category.name,
+        **{name: values[name] for name in FIGURES},
+        "n_train": len(category.train),
+        "n_test_good": int((category.target == 1).sum()),
+        "n_test_defective": int((category.target == -1).sum()),
+        "n_skipped": n_skipped,
+        "seconds_fit": seconds_fit,
+        "seconds_score": fitted.seconds,
+        "seconds_metrics": time.perf_counter() - start - fitted.seconds,
+    }
+
+
+class _TimedMaps:
+    """A fitted detector that tells how long its maps were waited for."""
+
+    def __init__(self, detector, progress):
+        self.detector, self.progress = detector, progress
+        self.embedder_ = detector.embedder_
+        self.seconds = 0.0
+
+    def iter_anomaly_maps(self, X):
+        batches = self.detector.iter_anomaly_maps(X)
+        while True:
+            start = time.perf_counter()
+            maps = next(batches, None)
+            self.seconds += time.perf_counter() - start
+            if maps is None:
+                return
+            yield maps
+            self.progress.update(len(maps))
