@@ -387,25 +387,29 @@ class PatchEmbedder(
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in self._kept()}
         chosen = [names[layer] for layer in self.layers_]
 
+        def reduce(maps):
+            # In the reading threads, and before images are put together: most channels go.
+            return [self._reduce_layer(*each) for each in zip(self.layers_, maps, strict=True)]
+
         def read(index):
             entry = cache.entry(images, index)
             maps = cache.load(entry, chosen)
             if maps is not None:
-                return entry, maps, None
+                return entry, reduce(maps), None
             return entry, None, fit_to_size(images[index], self._image_size, self.input_size_)
 
         for batch in read_ahead(read, len(images), int(self.batch_size)):
-            per_image = [maps for _, maps, _ in batch]
-            new = [position for position, maps in enumerate(per_image) if maps is None]
+            reduced = [maps for _, maps, _ in batch]
+            new = [position for position, maps in enumerate(reduced) if maps is None]
             if new:
                 pixels = stack_pixels([batch[position][2] for position in new])
                 computed = self._compute_maps(pixels, device, tuple(names))
                 for row, position in enumerate(new):
                     maps = {names[layer]: m[row] for layer, m in zip(names, computed, strict=True)}
                     cache.save(batch[position][0], maps)
-                    per_image[position] = [maps[name] for name in chosen]
-            layers = zip(*per_image, strict=True)
-            yield self._reduce([torch.stack([m.to(device) for m in maps]) for maps in layers])
+                    reduced[position] = reduce([maps[name] for name in chosen])
+            layers = zip(*reduced, strict=True)
+            yield self._join(torch.stack([m.to(device) for m in maps]) for maps in layers)
 
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
@@ -435,22 +439,34 @@ class PatchEmbedder(
 
     def _reduce(self, maps):
         """Select or project the features of each layer, then bring them to the first's grid."""
-        grid = maps[0].shape[1:3]
-        n_samples, device = len(maps[0]), maps[0].device
-        embeddings = torch.zeros(n_samples, *grid, self.n_features_out_, device=device)
-        first_channel = filled = 0
-        for layer_maps in maps:
-            channels = slice(first_channel, first_channel + layer_maps.shape[-1])
-            first_channel = channels.stop
+        return self._join(
+            self._reduce_layer(*each) for each in zip(self.layers_, maps, strict=True)
+        )
+
+    def _reduce_layer(self, layer, layer_maps):
+        """Reduce the last axis of one layer's maps to its share of the features."""
+        sizes = [self._network.layers[name].channels for name in self.layers_]
+        start = sum(sizes[: self.layers_.index(layer)])
+        stop = start + layer_maps.shape[-1]
+        if self.projection == "semi_orthogonal":
+            return layer_maps @ torch.from_numpy(self.projection_[start:stop]).to(layer_maps.device)
+        first, last = np.searchsorted(self.feature_indices_, (start, stop))
+        chosen = torch.from_numpy(self.feature_indices_[first:last] - start)
+        return layer_maps.index_select(-1, chosen.to(layer_maps.device))
+
+    def _join(self, reduced):
+        """Bring the reduced maps of all layers to the first's grid, and put them together."""
+        reduced = list(reduced)
+        grid = reduced[0].shape[1:3]
+        embeddings = reduced[0].new_zeros((len(reduced[0]), *grid, self.n_features_out_))
+        filled = 0
+        for layer_maps in reduced:
             if self.projection == "semi_orthogonal":
-                matrix = torch.from_numpy(self.projection_[channels]).to(device)
-                embeddings += upsample_nearest(layer_maps @ matrix, grid)
+                embeddings += upsample_nearest(layer_maps, grid)
                 continue
-            start, stop = np.searchsorted(self.feature_indices_, (channels.start, channels.stop))
-            chosen = torch.from_numpy(self.feature_indices_[start:stop] - channels.start).to(device)
-            selected = layer_maps.index_select(3, chosen)
-            embeddings[..., filled : filled + len(chosen)] = upsample_nearest(selected, grid)
-            filled += len(chosen)
+            n_chosen = layer_maps.shape[-1]
+            embeddings[..., filled : filled + n_chosen] = upsample_nearest(layer_maps, grid)
+            filled += n_chosen
         return embeddings
 
     def _network_on(self, device, layers):

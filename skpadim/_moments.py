@@ -114,7 +114,8 @@ def covariance_cholesky(
     cholesky : tensor of shape (n_positions, n_features, n_features)
     """
     n_features = scatter.shape[-1]
-    cholesky = torch.empty_like(scatter, dtype=dtype)
+    # Column by column, as LAPACK returns factors and takes them for the solves.
+    cholesky = torch.empty_like(scatter, dtype=dtype, memory_format=torch.contiguous_format).mT
     for block in _blocks(len(scatter), 2 * 8 * n_features**2):
         covariance = scatter[block] / degrees_of_freedom
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)

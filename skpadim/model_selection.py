@@ -106,6 +106,11 @@ class NormalFold(_GoodTrainingFold):
     --------
     NormalGroupFold : Keeps images of the same part together.
 
+    Notes
+    -----
+    There is one class only in training, so scores of it such as the AUROC are not defined: give
+    ``return_train_score=False`` to ``HalvingGridSearchCV``, which asks for them by default.
+
     Examples
     --------
     >>> import numpy as np

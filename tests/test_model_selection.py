@@ -95,6 +95,7 @@ def test_halving_search(parts, make_detector):
         min_resources=len(parts.data),
         max_resources=len(parts.data),
         factor=2,
+        return_train_score=False,  # there is one class only in training
     ).fit(parts.data, parts.target)
     assert np.isfinite(search.best_score_)
 
