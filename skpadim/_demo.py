@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skpadim._map_pictures import colour_map, side_by_side
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
+
+PARTS = ("capsule", "leather")  # an object and a texture
+N_TRAIN, N_GOOD, N_DEFECTIVE = 80, 40, 40
 
 
 def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
@@ -29,25 +33,32 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     Returns
     -------
     table : DataFrame
-        A row for each kind of defect and one for all together.
+        For each part a row a kind of defect and one for all together.
     """
     start = time.perf_counter()
-    train = make_defects(n_good=100, n_defective=0, random_state=0)
-    test = make_defects(n_good=40, n_defective=45, random_state=1)
-    print(f"100 good parts to learn from, {len(test.data)} to inspect, all generated.")
-    detector = PadimDetector("filter_bank", contamination=0.05, random_state=42, verbose=verbose)
-    detector.fit(train.data)
-    maps = detector.anomaly_map(test.data)
-    scores = -maps.max(axis=(1, 2))
-    labels = np.where(scores >= detector.offset_, 1, -1)
-    masks = _to_model_size(test.masks, detector)
+    tables, pictures, n_flagged = [], [], 0
+    for part in PARTS:
+        train = make_defects(N_TRAIN, 0, part=part, random_state=0)
+        test = make_defects(N_GOOD, N_DEFECTIVE, part=part, random_state=1)
+        detector = PadimDetector(
+            "filter_bank", contamination=0.05, random_state=42, verbose=verbose
+        ).fit(train.data)
+        maps = detector.anomaly_map(test.data)
+        scores = -maps.max(axis=(1, 2))
+        labels = np.where(scores >= detector.offset_, 1, -1)
+        masks = _to_model_size(test.masks, detector)
+        tables.append(_tabulate(part, test.kinds, maps, scores, labels, masks))
+        pictures.append(_draw(part, test, maps, scores, labels, masks, detector))
+        n_flagged += (labels[test.kinds == "good"] < 0).sum()
 
-    table = _tabulate(test.kinds, maps, scores, labels, masks)
-    print(table.to_string(float_format="{:.3f}".format))
-    good = test.kinds == "good"
-    print(f"Good parts flagged: {(labels[good] < 0).sum()} of {good.sum()} (5 % asked for).")
-    picture = _draw(test, maps, scores, labels, masks, detector)
-    picture.save(output)
+    table = pd.concat(tables, ignore_index=True)
+    print(
+        f"An object and a texture, all generated: of each {N_TRAIN} good ones to learn from, "
+        f"{N_GOOD} good and\n{N_DEFECTIVE} defective ones to inspect."
+    )
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    print(f"Good ones flagged: {n_flagged} of {N_GOOD * len(PARTS)} (5 % asked for).")
+    _beside(pictures).save(output)
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s in all. Images, anomaly maps and masks side by side: {output}")
     print(
@@ -64,22 +75,26 @@ def _to_model_size(masks, detector):
     return detector.embedder_.preprocess(pixels)[:, 0].numpy() > 0.5
 
 
-def _tabulate(kinds, maps, scores, labels, masks):
+def _tabulate(part, kinds, maps, scores, labels, masks):
     """Image and pixel AUROC of each kind of defect against the good parts."""
-    rows = {}
+    rows = []
     for kind in [*dict.fromkeys(kinds[kinds != "good"]), "all"]:
         defective = (kinds == kind) if kind != "all" else (kinds != "good")
         chosen = defective | (kinds == "good")
-        rows[kind] = {
-            "images": defective.sum(),
-            "found": (labels[defective] < 0).sum(),
-            "image AUROC": roc_auc_score(defective[chosen], -scores[chosen]),
-            "pixel AUROC": pixel_roc_auc_score(masks[chosen], maps[chosen]),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("defect").reset_index()
+        rows.append(
+            {
+                "part": part,
+                "defect": kind,
+                "images": defective.sum(),
+                "found": (labels[defective] < 0).sum(),
+                "image AUROC": roc_auc_score(defective[chosen], -scores[chosen]),
+                "pixel AUROC": pixel_roc_auc_score(masks[chosen], maps[chosen]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def _draw(test, maps, scores, labels, masks, detector):
+def _draw(part, test, maps, scores, labels, masks, detector):
     """One part of each kind: image, map, mask."""
     low, high = np.median(maps), 1.6 * -detector.offset_
     rows, captions = [], []
@@ -91,6 +106,18 @@ def _draw(test, maps, scores, labels, masks, detector):
         rows.append([image, colour_map(maps[index], low, high), mask])
         verdict = "anomalous" if labels[index] < 0 else "good"
         captions.append(
-            f"{kind}: score {scores[index]:.2f}, threshold {detector.offset_:.2f}: {verdict}"
+            f"{part}, {kind}: score {scores[index]:.2f}, "
+            f"threshold {detector.offset_:.2f}: {verdict}"
         )
     return side_by_side(rows, ["image", "anomaly map", "mask (truth)"], captions)
+
+
+def _beside(pictures):
+    """Pictures of one height next to each other."""
+    height = max(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), height), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return sheet

@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from skpadim._image_files import list_images
 
 _KINDS = (
     "an array (n, height, width, 3) or (n, height, width), a tensor (n, 3, height, width), or a "
@@ -65,44 +64,6 @@ class Images(Sequence):
             where = f" ({os.fspath(item)})" if isinstance(item, (str, os.PathLike)) else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"Image {index}{where} {error}") from error
-
-
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Paths of the images in a folder and its subfolders, sorted; hidden files are left out.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    paths : list of Path
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder.
-    ValueError
-        If there are no images in it.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist.")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder.")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not paths:
-        raise ValueError(
-            f"{folder} has no images: looked, in its subfolders too, for files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        )
-    return paths
 
 
 def read_image(item) -> torch.Tensor:

@@ -15,8 +15,8 @@ TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
 
 @pytest.fixture(scope="session")
 def parts():
-    """24 good and 9 defective parts of 64 x 64 pixels."""
-    return make_defects(24, 9, image_size=64, random_state=0)
+    """24 good parts and 9 with plain defects, of 64 x 64 pixels."""
+    return make_defects(24, 9, difficulty=0, image_size=64, random_state=0)
 
 
 @pytest.fixture(scope="session")

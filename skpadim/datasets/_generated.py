@@ -1,36 +1,77 @@
-"""Generated pictures of textured parts, some with defects, and the masks of these."""
+"""Generated photographs of parts and textures, some with defects, and the masks of these."""
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
 from sklearn.utils import Bunch, check_random_state
 
-DEFECT_KINDS = ("scratch", "spot", "missing")
+from skpadim.datasets._camera import photograph
+from skpadim.datasets._canvas import Canvas
+from skpadim.datasets._defects import PARTS, draw
 
 
-def make_defects(n_good=60, n_defective=30, *, image_size=256, random_state=None) -> Bunch:
-    """Generate photographs of a part, a round disc of brushed metal, with and without defects.
+def make_defects(
+    n_good=60,
+    n_defective=30,
+    *,
+    part="disc",
+    defects="all",
+    difficulty=0.5,
+    n_views=1,
+    image_size=256,
+    random_state=None,
+) -> Bunch:
+    """Generate photographs of parts or textures, good and defective, with masks of the defects.
 
-    No two parts are alike: brush strokes, lighting, position and rotation vary. The defects are
-    scratches (thin lines across the strokes), spots (blurred stains), and missing pieces (chips
-    off the rim).
+    Each part is an independent draw: finish, grain and colour vary, and so do light, position,
+    angle and focus of each photograph. Image i depends on `random_state` and i alone, not on how
+    many are asked for; the good ones are the same at any difficulty.
+
+    ============  =======================================  ==================================
+    `part`        what it is                               `defects`
+    ============  =======================================  ==================================
+    "disc"        washer of brushed metal on a table       scratch, spot, missing, dent
+    "bottle"      glass bottle from above                  missing, crack, contamination
+    "transistor"  three legs on a perforated board         bent, cut, misplaced, scratch
+    "capsule"     gelatine capsule with a print            print, crack, dent, spot
+    "fabric"      twill of two yarns                       misweave, hole, fibre, spot
+    "wood"        board with rings along it                scratch, hole, crack, spot
+    "leather"     pebbled hide                             scratch, hole, colour, dent
+    "grid"        mesh of woven wires                      bent, broken, fibre, contamination
+    ============  =======================================  ==================================
 
     Parameters
     ----------
     n_good, n_defective : int, default=60, 30
-        Number of images without and with a defect. Kinds of defect take turns.
+        Number of parts without and with a defect.
+    part : str, default="disc"
+        One of the table.
+    defects : "all", str or sequence of str, default="all"
+        Kinds of defect; they take turns. A part has one.
+    difficulty : float, default=0.5
+        0 makes defects plain to see, 1 barely visible: scales their contrast and size. The same
+        `random_state` gives the same parts with defects at the same places.
+    n_views : int, default=1
+        Photographs of each part, with other light, position and noise.
     image_size : int, default=256
-        Height and width in pixels.
+        Height and width in pixels, 32 or more.
     random_state : int, RandomState or None, default=None
         With an int, the images are repeatable.
 
     Returns
     -------
     parts : Bunch
-        ``data``: ndarray of shape (n, image_size, image_size, 3), uint8, the good ones first;
-        ``target``: +1 good, -1 defective; ``masks``: bool, (n, image_size, image_size), True where
-        defective; ``kinds``: "good" or the kind of defect.
+        With n = (n_good + n_defective) * n_views images, the good ones first and the views of a
+        part in a row: ``data``: ndarray of shape (n, image_size, image_size, 3), uint8; ``target``:
+        +1 good, -1 defective; ``masks``: bool, (n, image_size, image_size), True where defective;
+        ``kinds``: "good" or the kind of defect; ``groups``: int, the number of the part.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or a part has no such defect.
 
     Examples
     --------
@@ -40,84 +81,55 @@ def make_defects(n_good=60, n_defective=30, *, image_size=256, random_state=None
     ((7, 64, 64, 3), [1, 1, 1, 1, -1, -1, -1])
     >>> parts.kinds.tolist()[4:]
     ['scratch', 'spot', 'missing']
+    >>> boards = make_defects(1, 1, part="wood", defects="crack", n_views=2, random_state=0)
+    >>> boards.groups.tolist(), boards.kinds.tolist()
+    ([0, 0, 1, 1], ['good', 'good', 'crack', 'crack'])
     """
-    random_state = check_random_state(random_state)
-    kinds = ["good"] * n_good + [DEFECT_KINDS[i % len(DEFECT_KINDS)] for i in range(n_defective)]
-    data = np.empty((len(kinds), image_size, image_size, 3), dtype=np.uint8)
-    masks = np.zeros((len(kinds), image_size, image_size), dtype=bool)
+    kinds = _check_defects(part, defects)
+    for name, value, least in (
+        ("n_good", n_good, 0),
+        ("n_defective", n_defective, 0),
+        ("n_views", n_views, 1),
+        ("image_size", image_size, 32),
+    ):
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer of {least} or more.")
+    if not isinstance(difficulty, Real) or not 0 <= difficulty <= 1:
+        raise ValueError(
+            f"difficulty={difficulty!r} must be a number from 0 (plain to see) to 1 (barely "
+            "visible)."
+        )
+    kinds = ["good"] * n_good + [kinds[i % len(kinds)] for i in range(n_defective)]
+    n_images, canvas = len(kinds) * n_views, Canvas(image_size)
+    data = np.empty((n_images, image_size, image_size, 3), dtype=np.uint8)
+    masks = np.zeros((n_images, image_size, image_size), dtype=bool)
+    seeds = check_random_state(random_state).randint(2**31, size=len(kinds))
     for index, kind in enumerate(kinds):
-        # A generator for each image: its picture does not depend on how many came before.
-        rng = np.random.default_rng(random_state.randint(2**31))
-        data[index], masks[index] = _draw_part(kind, image_size, rng)
+        # Seeds of its own for the part, its defect and each view: none depends on the others.
+        of_part, of_defect, *of_views = np.random.SeedSequence(int(seeds[index])).spawn(2 + n_views)
+        drawn = draw(part, kind, canvas, (of_part, of_defect), difficulty)
+        for view, seed in enumerate(of_views, start=index * n_views):
+            data[view], masks[view] = photograph(*drawn, np.random.default_rng(seed))
+    kinds = np.repeat(np.array(kinds), n_views)
     return Bunch(
         data=data,
-        target=np.array([1 if kind == "good" else -1 for kind in kinds]),
+        target=np.where(kinds == "good", 1, -1),
         masks=masks,
-        kinds=np.array(kinds),
+        kinds=kinds,
+        groups=np.repeat(np.arange(len(seeds)), n_views),
     )
 
 
-def _draw_part(kind, size, rng):
-    """One part and the mask of its defect."""
-    rows, columns = np.mgrid[0:size, 0:size] / size - 0.5
-    centre = rng.uniform(-0.02, 0.02, size=2)
-    y, x = rows - centre[0], columns - centre[1]
-    radius = np.hypot(y, x)
-    disc, bore = radius < 0.40, radius < 0.10
-    metal = _brushed_metal(size, rng)
-    mask = np.zeros((size, size), dtype=bool)
-    if kind == "scratch":
-        mask = _near_line(y, x, rng) & disc & ~bore
-        metal = np.where(mask, metal + rng.choice([-1, 1]) * rng.uniform(0.16, 0.3), metal)
-    elif kind == "spot":
-        spot = _spot(y, x, rng)
-        mask = (spot > 0.5) & disc & ~bore
-        metal = metal * (1 - rng.uniform(0.25, 0.5) * spot)
-    elif kind == "missing":
-        angle = rng.uniform(0, 2 * np.pi)
-        chip = np.hypot(y - 0.40 * np.sin(angle), x - 0.40 * np.cos(angle))
-        mask = (chip < rng.uniform(0.04, 0.08)) & disc
-        disc = disc & ~mask
-    table = 0.12 + 0.02 * gaussian_filter(rng.normal(size=(size, size)), size / 64)
-    light = 1 + rng.uniform(-0.15, 0.15) * rows + rng.uniform(-0.15, 0.15) * columns
-    grey = np.where(disc & ~bore, metal * light * rng.uniform(0.92, 1.08), table)
-    grey = gaussian_filter(grey, size / 400) + rng.normal(scale=0.008, size=(size, size))
-    tint = np.array([1.0, 0.97, 0.92])
-    pixels = np.clip(grey[..., None] * tint, 0, 1)
-    return (255 * pixels).round().astype(np.uint8), mask
-
-
-def _brushed_metal(size, rng):
-    """Grey strokes along a direction that varies by a few degrees."""
-    noise = gaussian_filter(rng.normal(size=(size, size)), (size / 200, size / 12), mode="wrap")
-    angle = rng.normal(scale=np.deg2rad(4))
-    rows, columns = np.mgrid[0:size, 0:size] - size / 2
-    turned = map_coordinates(
-        noise,
-        [
-            np.cos(angle) * rows - np.sin(angle) * columns + size / 2,
-            np.sin(angle) * rows + np.cos(angle) * columns + size / 2,
-        ],
-        order=1,
-        mode="grid-wrap",
-    )
-    return 0.6 + 0.08 * turned / turned.std()
-
-
-def _near_line(y, x, rng):
-    """Pixels of a slightly bent line that crosses the brush strokes."""
-    angle = rng.uniform(np.deg2rad(30), np.deg2rad(150))
-    along_centre, length = rng.uniform(0.16, 0.32), rng.uniform(0.15, 0.3)
-    place = rng.uniform(0, 2 * np.pi)
-    y, x = y - along_centre * np.sin(place), x - along_centre * np.cos(place)
-    along = x * np.cos(angle) + y * np.sin(angle)
-    across = y * np.cos(angle) - x * np.sin(angle) + rng.uniform(-1, 1) * along**2
-    return (np.abs(across) < rng.uniform(0.004, 0.008)) & (np.abs(along) < length / 2)
-
-
-def _spot(y, x, rng):
-    """A stain, 1 in its middle and 0 outside, elliptic and blurred at the rim."""
-    place, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.16, 0.34)
-    y, x = y - distance * np.sin(place), x - distance * np.cos(place)
-    size, stretch = rng.uniform(0.02, 0.05), rng.uniform(0.7, 1.4)
-    return 1 / (1 + np.exp((np.hypot(y * stretch, x / stretch) / size - 1) * 8))
+def _check_defects(part, defects):
+    """The kinds of defect asked for."""
+    if not isinstance(part, str) or part not in PARTS:
+        raise ValueError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}.")
+    if isinstance(defects, str):
+        defects = PARTS[part] if defects == "all" else (defects,)
+    kinds = list(defects)
+    if not kinds or any(kind not in PARTS[part] for kind in kinds):
+        raise ValueError(
+            f"defects={kinds!r}: a part of kind {part!r} can have "
+            f"{', '.join(map(repr, PARTS[part]))}; give one, several or 'all'."
+        )
+    return kinds

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from skpadim.metrics._accumulator import PixelMetrics
-from skpadim.metrics._geometry import Window, read_mask
+from skpadim.metrics._geometry import Window, check_mask_size, is_missing, read_mask
 from skpadim.metrics._image import check_labels
 from skpadim.metrics._summary import image_values
 
@@ -27,8 +28,9 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         +1 for good images and -1 for anomalous ones, as in scikit-learn; or bool or 0 and 1, True
         where anomalous.
     masks : sequence of length n_samples
-        Arrays (height, width), bool, 0 and 1, or 0 and 255; paths of images, anomalous where
-        brighter than 127; None for good images.
+        Arrays (height, width), or objects that NumPy makes such arrays of, bool, 0 and 1, or 0 and
+        255; paths of images, anomalous where brighter than 127; None for good images. Where `X`
+        has paths of images, a mask in a file must have the size of its image.
     resolution : {"model", "original"}, default="model"
         Where pixels are compared. "model": masks are brought to the maps' size, by nearest
         neighbour. "original": maps are brought to each mask's size, bilinearly; good images
@@ -50,8 +52,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     Raises
     ------
     TypeError, ValueError
-        If lengths differ, a label or a mask is not of the accepted kind, a good image has
-        anomalous pixels, or an anomalous one has no mask.
+        If lengths differ, a label or a mask is not of the accepted kind, a mask has another size
+        than its image, a good image has anomalous pixels, or an anomalous one has no mask.
 
     Examples
     --------
@@ -103,6 +105,7 @@ def iter_maps_and_masks(
             f"masks has {len(masks)} masks and y has {len(anomalous)} labels: give one of each an "
             "image; the mask of a good image can be None."
         )
+    images = _paths(X)
     window, index = None, 0
     for batch in detector.iter_anomaly_maps(X):
         for anomaly_map in np.asarray(batch):
@@ -112,6 +115,8 @@ def iter_maps_and_masks(
             # Without a mask an image's own size is not known. That of the resized image gives
             # each pixel of the map one pixel.
             mask = read_mask(masks[index], index, window.resized)
+            if index < len(images):
+                check_mask_size(mask, masks[index], images[index], index)
             if anomalous is not None:
                 _check_agreement(index, masks[index], mask, anomalous[index])
             yield index, anomaly_map, mask, window
@@ -130,8 +135,18 @@ def _as_sequence(masks):
     return masks
 
 
+def _paths(X):
+    """X as a list if its items are paths, which tell the images' sizes; else an empty list."""
+    if hasattr(X, "iloc") and X.ndim == 2:  # DataFrame of one column
+        X = X.iloc[:, 0]
+    is_list = isinstance(X, (list, tuple)) or hasattr(X, "iloc")
+    if is_list or (isinstance(X, np.ndarray) and X.ndim == 1):
+        return [item if isinstance(item, (str, os.PathLike)) else None for item in X]
+    return []
+
+
 def _check_agreement(index, given, mask, is_anomalous):
-    if is_anomalous and given is None:
+    if is_anomalous and is_missing(given):
         raise ValueError(
             f"y says that image {index} is anomalous, and masks[{index}] is None: give its mask, "
             "or leave the image out."

@@ -99,6 +99,43 @@ def test_masks_can_be_arrays_paths_or_none(fitted, parts, tmp_path):
             ) == pytest.approx(row)
 
 
+class Late:
+    """A mask that becomes an array when it is asked for."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        if self.array is None:
+            raise OSError("the disk is gone")
+        return self.array.astype(dtype or bool)
+
+
+def test_masks_can_be_anything_that_becomes_an_array(fitted, parts):
+    row = evaluate(fitted, parts.data, parts.target, parts.masks)
+    masks = [None if y == 1 else Late(m) for y, m in zip(parts.target, parts.masks, strict=True)]
+    assert evaluate(fitted, parts.data, parts.target, masks) == row
+    masks[-1] = Late(None)
+    with pytest.raises(ValueError, match=r"masks\[32\] cannot be read: the disk is gone"):
+        evaluate(fitted, parts.data, parts.target, masks)
+    masks[-1] = float("nan")  # what pandas may make of None
+    with pytest.raises(ValueError, match=r"image 32 is anomalous, and masks\[32\] is None"):
+        evaluate(fitted, parts.data, parts.target, masks)
+
+
+def test_a_mask_in_a_file_must_have_the_size_of_its_image(fitted, parts, folder, tmp_path):
+    images = sorted(folder.iterdir())
+    Image.fromarray(parts.masks[-1]).resize((64, 32)).save(tmp_path / "small.png")
+    masks = [*parts.masks[:-1], tmp_path / "small.png"]
+    message = r"masks\[32\] \(.*small.png\) is 32 x 64 pixels .* image .*part_032.png is 64 x 64"
+    for X in (images, pd.Series(images), pd.DataFrame({"path": images}), np.array(images)):
+        with pytest.raises(ValueError, match=message):
+            evaluate(fitted, X, parts.target, masks)
+    evaluate(fitted, parts.data, parts.target, masks)  # of images in memory no file is known
+    masks[-1] = np.ones((32, 64), bool)  # somebody resized it, and knows why
+    evaluate(fitted, images, parts.target, masks)
+
+
 @pytest.mark.parametrize(
     ("shape", "image_size", "crop_size"),
     [((90, 70), 64, 40), ((50, 61), (64, 80), (64, 70)), ((64, 64), 64, None), ((200, 64), 32, 32)],

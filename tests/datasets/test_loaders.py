@@ -1,0 +1,202 @@
+"""What holds for every data set, on made-up copies of its layout."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from PIL import Image
+from sklearn.model_selection import cross_validate
+
+from skpadim import PadimDetector
+from skpadim.datasets import load_mvtec_ad, load_mvtec_loco, load_visa, read_masks
+from skpadim.datasets._catalogue import DATASETS, find_categories
+from skpadim.metrics import aupro_scorer, evaluate
+
+N_TRAIN = 6
+# Good and defective test images, and validation images, of each category that conftest.py writes.
+COUNTS = {
+    "mvtec_ad": (3, 4, 0),
+    "btad": (3, 3, 0),
+    "visa": (2, 3, 0),
+    "mvtec_loco": (3, 4, 2),
+    "mvtec_ad_2": (3, 3, 2),
+}
+every_data_set = pytest.mark.parametrize("name", list(DATASETS))
+
+
+def small_detector():
+    return PadimDetector(
+        "filter_bank",
+        image_size=64,
+        crop_size=None,
+        n_features=20,
+        calibration=None,
+        random_state=0,
+    )
+
+
+@every_data_set
+def test_each_category_loads_with_its_splits_kinds_and_masks(make_data_set, name):
+    root = make_data_set(name)
+    dataset = DATASETS[name]
+    assert find_categories(dataset, root) == list(dataset.categories)
+    n_good, n_defective, n_validation = COUNTS[name]
+    for category in dataset.categories:
+        train = dataset.load(root, category, subset="train")
+        test = dataset.load(root, category, subset="test")
+        everything = dataset.load(root, category)
+        assert (train.target == 1).all()
+        assert set(train.kinds) == {"good"}
+        assert len(train.data) == N_TRAIN
+        assert test.target.tolist() == [1] * n_good + [-1] * n_defective
+        assert (test.kinds == "good").tolist() == (test.target == 1).tolist()
+        assert test.masks.isna().tolist() == (test.target == 1).tolist()
+        assert len(everything.data) == N_TRAIN + n_validation + n_good + n_defective
+        for images in (train, test, everything):
+            assert images.data.map(os.path.isfile).all()
+            assert {type(path) for path in images.data} == {str}
+            assert images.data.index.tolist() == list(range(len(images.data)))
+        assert everything.category == category
+
+
+@every_data_set
+def test_masks_are_true_where_the_image_shows_the_defect(make_data_set, name):
+    root = make_data_set(name, categories=DATASETS[name].categories[:1])
+    test = DATASETS[name].load(root, DATASETS[name].categories[0], subset="test")
+    for path, mask in zip(test.data, read_masks(test.masks, test.data), strict=True):
+        pixels = np.asarray(Image.open(path))[..., 0]
+        np.testing.assert_array_equal(mask, pixels > 200)
+
+
+@every_data_set
+def test_a_detector_is_fitted_and_evaluated(make_data_set, name):
+    category = DATASETS[name].categories[0]
+    root = make_data_set(name, categories=[category])
+    train = DATASETS[name].load(root, category, subset="train")
+    test = DATASETS[name].load(root, category, subset="test")
+    detector = small_detector().fit(train.data)
+    for resolution in ("original", "model"):
+        row = evaluate(detector, test.data, test.target, test.masks, resolution=resolution)
+        assert row["image_roc_auc"] == 1
+        assert row["pixel_roc_auc"] > 0.9
+    arrays = read_masks(test.masks, test.data)
+    assert evaluate(detector, test.data, test.target, arrays) == row
+
+
+@pytest.mark.parametrize("name", ["visa", "mvtec_loco"])
+def test_cross_validation_divides_masks_that_are_read_late(make_data_set, name):
+    category = DATASETS[name].categories[0]
+    images = DATASETS[name].load(make_data_set(name, categories=[category]), category)
+    good, bad = np.flatnonzero(images.target == 1), np.flatnonzero(images.target == -1)
+    folds = [(good[2:], [*good[:2], *bad]), (good[:-2], [*good[-2:], *bad])]
+    with sklearn.config_context(enable_metadata_routing=True):
+        scores = cross_validate(
+            small_detector(),
+            images.data,
+            images.target,
+            cv=folds,
+            scoring=aupro_scorer.set_score_request(masks=True),
+            params={"masks": images.masks},
+            error_score="raise",
+        )
+    assert (scores["test_score"] > 0.5).all()
+
+
+def test_both_layouts_of_visa_give_the_same(make_visa, make_visa_one_class, tmp_path):
+    raw = load_visa(make_visa(categories=["candle"]), "candle")
+    prepared = load_visa(make_visa_one_class(tmp_path / "1cls", ["candle"]), "candle")
+    columns = ["split", "kind", "target"]
+    pd.testing.assert_frame_equal(raw.frame[columns], prepared.frame[columns])
+    names = [frame["path"].map(os.path.basename).tolist() for frame in (raw.frame, prepared.frame)]
+    assert names[0] == names[1]
+    assert raw.kinds.tolist()[-3:] == ["bad"] * 3
+    for ours, theirs in zip(raw.masks[-3:], prepared.masks[-3:], strict=True):
+        assert np.asarray(ours).sum() == np.asarray(theirs).sum() == 144
+
+
+def test_the_masks_of_loco_are_united(make_mvtec_loco):
+    test = load_mvtec_loco(make_mvtec_loco(categories=["pushpins"]), "pushpins", subset="test")
+    masks = test.masks[test.kinds == "logical_anomalies"].tolist()
+    assert [len(mask.paths) for mask in masks] == [1, 2]
+    assert os.path.isdir(test.frame["mask"].iloc[-1])
+    assert repr(masks[1]).count(".png") == 2
+    again = pickle.loads(pickle.dumps(masks[1]))
+    assert again == masks[1]
+    assert len(pickle.dumps(masks[1])) < 2000
+    assert np.asarray(masks[1]).dtype == bool
+    assert np.asarray(masks[1], dtype=np.uint8).max() == 1
+
+
+def test_the_private_test_sets_of_ad_2_have_no_labels(make_mvtec_ad_2):
+    root = make_mvtec_ad_2(categories=["can"])
+    for subset in ("test_private", "test_private_mixed"):
+        images = DATASETS["mvtec_ad_2"].load(root, "can", subset=subset)
+        assert images.target.tolist() == [0, 0, 0]
+        assert set(images.kinds) == {"unknown"}
+        assert images.masks.isna().all()
+    everything = DATASETS["mvtec_ad_2"].load(root, "can")
+    assert set(everything.frame["split"]) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("subset", ["train", "test", "all"])
+def test_x_y_and_frames_hold_the_same(make_mvtec_ad, subset):
+    root = make_mvtec_ad(categories=["bottle"])
+    images = load_mvtec_ad(root, "bottle", subset=subset)
+    X, y = load_mvtec_ad(root, "bottle", subset=subset, return_X_y=True)
+    pd.testing.assert_series_equal(X, images.data)
+    np.testing.assert_array_equal(y, images.target)
+    framed = load_mvtec_ad(root, "bottle", subset=subset, as_frame=True)
+    assert list(framed.data.columns) == ["path"]
+    assert framed.data["path"].tolist() == images.data.tolist()
+    assert isinstance(framed.target, pd.Series)
+    assert framed.kinds.tolist() == images.kinds.tolist()
+    X, y = load_mvtec_ad(root, "bottle", subset=subset, return_X_y=True, as_frame=True)
+    pd.testing.assert_frame_equal(X, framed.data)
+    pd.testing.assert_series_equal(y, framed.target)
+
+
+def test_absent_masks_stay_none_when_rows_are_taken(make_mvtec_ad):
+    images = load_mvtec_ad(make_mvtec_ad(categories=["bottle"]), "bottle")
+    chosen = images.frame[images.frame["split"] == "test"].sample(frac=1, random_state=0)
+    for row in chosen.itertuples():
+        assert (row.mask is None) == (row.kind == "good")
+        assert row.target == (1 if row.kind == "good" else -1)
+    assert images.masks.sample(3, random_state=0).dtype == object
+
+
+def test_licence_and_citation_are_told(make_data_set):
+    licences = {"btad": "CC BY-SA", "visa": "CC BY 4.0"}
+    for name, dataset in DATASETS.items():
+        category = dataset.categories[0]
+        described = dataset.load(make_data_set(name, categories=[category]), category).DESCR
+        assert licences.get(name, "CC BY-NC-SA 4.0") in described
+        assert "Citation: " in described
+
+
+def test_real_tiles(tiles):
+    images = load_mvtec_ad(tiles.parent, "magnetic_tile")
+    assert len(images.data) == 583
+    assert len(load_mvtec_ad(tiles.parent, "magnetic_tile", subset="train").data) == 293
+    masks = read_masks(images.masks, images.data)
+    for kind, mask in zip(images.kinds, masks, strict=True):
+        assert mask.any() == (kind != "good")
+    assert find_categories(DATASETS["mvtec_ad"], tiles.parent) == ["magnetic_tile"]
+
+
+def test_categories_are_found_by_layout_in_the_usual_order(make_mvtec_ad, make_visa):
+    root = make_mvtec_ad(categories=["zipper", "my_part", "bottle", "wood", "a_part"])
+    (root / "downloads").mkdir()
+    found = find_categories(DATASETS["mvtec_ad"], root)
+    assert found == ["wood", "bottle", "zipper", "a_part", "my_part"]
+    root = make_visa(categories=["pcb1", "candle"])
+    assert find_categories(DATASETS["visa"], root) == ["candle", "pcb1"]
+
+
+def test_importing_the_loaders_does_not_import_torch():
+    code = "import sys, skpadim.datasets._catalogue; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
