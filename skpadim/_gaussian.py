@@ -7,10 +7,12 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
 
 from skpadim._calibration import conformal_offset, training_offset
+from skpadim._labels import are_labels, check_labels
 from skpadim._moments import (
     Moments,
     TrainingDistances,
@@ -114,13 +116,16 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         X : array or tensor of shape (n_samples, height, width, n_features) \
                 or (n_samples, n_features)
             Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            If all values are +1 (normal) or -1, samples labelled -1 are left out. Any other `y`
+            is ignored.
 
         Returns
         -------
         self : PatchGaussian
         """
         self._validate_params()
+        X = _normal_samples(X, y)
         embeddings, grid = self._check_embeddings(X, min_samples=2)
         moments = Moments.of(embeddings)
         threshold = {}
@@ -144,13 +149,15 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         X : array or tensor of shape (n_samples, height, width, n_features) \
                 or (n_samples, n_features)
             One sample or more.
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            As in :meth:`fit`.
 
         Returns
         -------
         self : PatchGaussian
         """
         self._validate_params()
+        X = _normal_samples(X, y)
         first = not hasattr(self, "location_")
         embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=not first)
         if first:
@@ -394,6 +401,15 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             self.scatter_[..., rows, columns] = triangle
             self.scatter_[..., columns, rows] = triangle
             self._factors = {}
+
+
+def _normal_samples(X, y):
+    """The samples that are not labelled -1."""
+    # On feature matrices any y may come along, a regression's in a pipeline say.
+    if y is None or not are_labels(y):
+        return X
+    labels = check_labels(y, _num_samples(X))
+    return X if (labels == 1).all() else _safe_indexing(X, np.flatnonzero(labels == 1))
 
 
 def check_has_threshold(estimator):

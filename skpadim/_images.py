@@ -55,6 +55,10 @@ class Images(Sequence):
     def __len__(self):
         return len(self.items)
 
+    def take(self, indices) -> Images:
+        """The images with these indices; stacks are not copied before they are read."""
+        return Images([self.items[index] for index in indices])
+
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
         item = self.items[index]

@@ -21,6 +21,7 @@ from skpadim._embedding import (
 )
 from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
+from skpadim._labels import check_labels
 from skpadim._moments import Moments, TrainingDistances
 from skpadim._persistence import VersionedStateMixin
 
@@ -187,8 +188,8 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         ----------
         X : images
             At least two, three for ``calibration="leave_one_out"``; see Notes.
-        y : ignored
-            Labels play no part: every image is taken as good.
+        y : array-like of shape (n_samples,), default=None
+            +1 good, -1 defective: images labelled -1 are left out. None means that all are good.
 
         Returns
         -------
@@ -196,7 +197,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             If an error is raised, the detector is left as it was.
         """
         self._validate_params()
-        images = Images(X, min_images=2)
+        images = _good_images(X, y, min_images=2)
         embedder = self._make_embedder().fit()
         moments, embeddings = _learn_moments(embedder, images)
         scores = self._score_training_images(embedder, images, moments, embeddings)
@@ -211,7 +212,8 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         ----------
         X : images
             One or more; see Notes.
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            As in :meth:`fit`.
 
         Returns
         -------
@@ -219,7 +221,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             If an error is raised, the detector is left as it was.
         """
         self._validate_params()
-        images = Images(X)
+        images = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit()
             moments, _ = _learn_moments(embedder, images)
@@ -407,6 +409,17 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "gaussian_")
+
+
+def _good_images(X, y, min_images=1):
+    """The images that are not labelled defective."""
+    images = Images(X, min_images=min_images)
+    if y is None:
+        return images
+    good = np.flatnonzero(check_labels(y, len(images)) == 1)
+    if len(good) < min_images:
+        raise ValueError(f"y labels {len(good)} image as good; at least {min_images} are needed.")
+    return images.take(good)
 
 
 def _learn_moments(embedder, images):

@@ -327,3 +327,18 @@ def test_a_fit_that_raises_leaves_the_estimator_as_it_was():
         with pytest.raises(ValueError, match="NaN"):
             call(np.full((5, 3, 4, 6), np.nan))
         assert pickle.dumps(gaussian) == before
+
+
+def test_samples_labelled_anomalous_are_left_out(rng):
+    X = rng.normal(size=(30, 4))
+    y = np.where(np.arange(30) % 5 == 0, -1, 1)
+    expected = PatchGaussian().fit(X[y == 1])
+    gaussian = PatchGaussian().fit(X, y)
+    np.testing.assert_array_equal(gaussian.location_, expected.location_)
+    assert gaussian.offset_ == expected.offset_
+    parts = PatchGaussian().partial_fit(X[:10], y[:10]).partial_fit(X[10:], y[10:])
+    np.testing.assert_allclose(parts.scatter_, expected.scatter_)
+    # Other targets, which a pipeline may hand on, play no part.
+    everything = PatchGaussian().fit(X)
+    ignored = PatchGaussian().fit(X, np.arange(30.0))
+    np.testing.assert_array_equal(ignored.location_, everything.location_)

@@ -174,10 +174,31 @@ def test_parameters_are_those_of_the_constructor(make_detector):
     assert detector.sigma == 2.0
 
 
-def test_labels_are_ignored(parts, good, make_detector):
-    expected = make_detector().fit(good).score_samples(good)
-    labelled = make_detector().fit(good, -np.ones(len(good)))
-    np.testing.assert_array_equal(labelled.score_samples(good), expected)
+def test_images_labelled_defective_are_left_out(parts, good, make_detector):
+    expected = make_detector().fit(good)
+    for data in (parts.data, list(parts.data), pd.Series(list(parts.data))):
+        detector = make_detector().fit(data, parts.target)
+        assert detector.n_samples_seen_ == len(detector.training_scores_) == len(good)
+        assert detector.offset_ == expected.offset_
+    part = make_detector().partial_fit(parts.data[:20], parts.target[:20])
+    part.partial_fit(parts.data[20:], parts.target[20:])
+    np.testing.assert_allclose(
+        part.score_samples(parts.data), expected.score_samples(parts.data), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros(24), r"y has the labels 0.0; use \+1 for good and -1 for defective"),
+        (-np.ones(24), "nothing to learn from"),
+        (np.r_[1, -np.ones(23)], "y labels 1 image as good; at least 2"),
+        (np.ones(3), "y has 3 labels for 24 images"),
+    ],
+)
+def test_labels_that_a_fit_refuses(good, make_detector, y, message):
+    with pytest.raises(ValueError, match=message):
+        make_detector().fit(good, y)
 
 
 def test_maps_have_the_networks_input_size_and_crop(good, make_detector):
