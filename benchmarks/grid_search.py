@@ -5,7 +5,8 @@ Usage: python benchmarks/grid_search.py CATEGORY_FOLDER [--backbone filter_bank]
 Four choices of layers, three folds, 60 good and 30 defective images, scored by image AUROC and by
 AUPRO. The yardstick is what no search can do without: putting the 90 images through the network
 once, and fitting the Gaussians of each fold and choice on embeddings that are in memory, with
-their threshold and the factors that scoring needs. The ratio may be 1.5 at most, and the scores those of a search without `memory`.
+their threshold and the factors that scoring needs. The ratio may be 1.5 at most, and the scores
+those of a search without `memory`.
 """
 
 from __future__ import annotations

@@ -409,7 +409,7 @@ class PatchEmbedder(
                     cache.save(batch[position][0], maps)
                     reduced[position] = reduce([maps[name] for name in chosen])
             layers = zip(*reduced, strict=True)
-            yield self._join(torch.stack([m.to(device) for m in maps]) for maps in layers)
+            yield self._join([torch.stack([m.to(device) for m in maps]) for maps in layers])
 
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
@@ -451,12 +451,14 @@ class PatchEmbedder(
         if self.projection == "semi_orthogonal":
             return layer_maps @ torch.from_numpy(self.projection_[start:stop]).to(layer_maps.device)
         first, last = np.searchsorted(self.feature_indices_, (start, stop))
-        chosen = torch.from_numpy(self.feature_indices_[first:last] - start)
-        return layer_maps.index_select(-1, chosen.to(layer_maps.device))
+        chosen = self.feature_indices_[first:last] - start
+        if layer_maps.device.type == "cpu":
+            # NumPy, because torch would start threads of its own in each thread that reads.
+            return torch.from_numpy(np.take(layer_maps.numpy(), chosen, axis=-1))
+        return layer_maps.index_select(-1, torch.from_numpy(chosen).to(layer_maps.device))
 
     def _join(self, reduced):
         """Bring the reduced maps of all layers to the first's grid, and put them together."""
-        reduced = list(reduced)
         grid = reduced[0].shape[1:3]
         embeddings = reduced[0].new_zeros((len(reduced[0]), *grid, self.n_features_out_))
         filled = 0

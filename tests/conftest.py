@@ -73,22 +73,39 @@ def rng():
 
 @pytest.fixture
 def serve():
-    """Start an HTTP server on this machine with some content, a dict of path to bytes."""
+    """Start an HTTP server on this machine with some content, a dict of path to bytes.
+
+    ``server.faults`` is a list, taken from its start, a fault a request: a status to answer with,
+    "drop" (half of what is asked for), "ignore range", or None. ``server.ranges`` holds the Range
+    headers of all requests.
+    """
     servers = []
 
     def start(content):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.requests.append(self.path)
+                wanted = self.headers.get("Range")
+                server.ranges.append(wanted)
+                fault = server.faults.pop(0) if server.faults else None
                 body = content.get(self.path)
-                if body is None:
-                    self.send_error(404)
+                if body is None or isinstance(fault, int):
+                    self.send_error(fault or 404)
                     return
-                self.send_response(200)
-                length = len(body) + server.bytes_withheld
-                self.send_header("Content-Length", str(length))
+                start = 0
+                if wanted and fault != "ignore range":
+                    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                    if start >= len(body):
+                        self.send_error(416)
+                        return
+                    self.send_response(206)
+                    self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+                else:
+                    self.send_response(200)
+                rest = body[start:]
+                self.send_header("Content-Length", str(len(rest) + server.bytes_withheld))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(rest[: len(rest) // 2] if fault == "drop" else rest)
 
             def log_message(self, *_):
                 pass
@@ -96,6 +113,7 @@ def serve():
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.url = f"http://127.0.0.1:{server.server_port}"
         server.requests, server.content, server.bytes_withheld = [], content, 0
+        server.faults, server.ranges = [], []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return server

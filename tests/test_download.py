@@ -62,3 +62,63 @@ def test_a_silent_host_is_given_up_on(tmp_path, monkeypatch):
             )
         assert time.monotonic() - start < 5
     assert list(tmp_path.iterdir()) == []
+
+
+def _resume(server, target, **options):
+    download(f"{server.url}/file", target, sha256_prefix=SHA256, resume=True, delay=0.01, **options)
+
+
+def test_a_dropped_connection_is_taken_up_where_it_broke(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    server.faults = ["drop", "drop"]
+    _resume(server, tmp_path / "file", n_retries=2)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    half = len(CONTENT) // 2
+    assert server.ranges == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_arrived_is_kept_for_the_next_call(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    server.faults = ["drop"]
+    with pytest.raises(DownloadError, match="broke off after"):
+        _resume(server, tmp_path / "file")
+    assert (tmp_path / "file.part").stat().st_size == len(CONTENT) // 2
+    _resume(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges[1] == f"bytes={len(CONTENT) // 2}-"
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    server.faults = ["drop", "ignore range"]
+    _resume(server, tmp_path / "file", n_retries=1)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_thrown_away(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    for part in (b"?" * 1000, CONTENT + b"?"):  # wrong, and longer than the file
+        (tmp_path / "file.part").write_bytes(part)
+        _resume(server, tmp_path / "file", n_retries=1)
+        assert (tmp_path / "file").read_bytes() == CONTENT
+        (tmp_path / "file").unlink()
+
+
+def test_a_complete_part_needs_no_request(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    _resume(server, tmp_path / "file")
+    assert server.requests == []
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_errors_of_the_server_are_tried_again_and_refusals_are_not(serve, tmp_path):
+    server = serve({"/file": CONTENT})
+    server.faults = [503, 429]
+    _resume(server, tmp_path / "file", n_retries=3)
+    assert len(server.requests) == 3
+    server.faults = [404] * 4
+    with pytest.raises(DownloadError, match="Not Found"):
+        _resume(server, tmp_path / "other", n_retries=3)
+    assert len(server.requests) == 4
