@@ -439,9 +439,8 @@ class PatchEmbedder(
 
     def _reduce(self, maps):
         """Select or project the features of each layer, then bring them to the first's grid."""
-        return self._join(
-            self._reduce_layer(*each) for each in zip(self.layers_, maps, strict=True)
-        )
+        layers = zip(self.layers_, maps, strict=True)
+        return self._join([self._reduce_layer(*layer) for layer in layers])
 
     def _reduce_layer(self, layer, layer_maps):
         """Reduce the last axis of one layer's maps to its share of the features."""
