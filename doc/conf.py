@@ -20,7 +20,12 @@ myst_heading_anchors = 2
 autosummary_generate = True
 # Inherited members (scikit-learn's) are listed in the tables, without pages of their own.
 numpydoc_show_class_members = False
-autodoc_default_options = {"members": True, "inherited-members": False}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": False,
+    # Written by scikit-learn, with references to its own pages.
+    "exclude-members": "set_split_request",
+}
 autodoc_typehints = "none"
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2}

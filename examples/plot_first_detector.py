@@ -18,7 +18,7 @@ from skpadim import PadimDetector
 from skpadim.datasets import make_defects
 
 train = make_defects(n_good=60, n_defective=0, random_state=0)
-new = make_defects(n_good=15, n_defective=15, random_state=1)
+new = make_defects(n_good=15, n_defective=15, difficulty=0.2, random_state=1)
 
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
 for axis, index in zip(axes, (0, 15, 16, 17), strict=True):

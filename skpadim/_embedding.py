@@ -459,16 +459,9 @@ class PatchEmbedder(
     def _join(self, reduced):
         """Bring the reduced maps of all layers to the first's grid, and put them together."""
         grid = reduced[0].shape[1:3]
-        embeddings = reduced[0].new_zeros((len(reduced[0]), *grid, self.n_features_out_))
-        filled = 0
-        for layer_maps in reduced:
-            if self.projection == "semi_orthogonal":
-                embeddings += upsample_nearest(layer_maps, grid)
-                continue
-            n_chosen = layer_maps.shape[-1]
-            embeddings[..., filled : filled + n_chosen] = upsample_nearest(layer_maps, grid)
-            filled += n_chosen
-        return embeddings
+        if self.projection == "semi_orthogonal":
+            return sum(upsample_nearest(layer_maps, grid) for layer_maps in reduced)
+        return torch.cat([upsample_nearest(layer_maps, grid) for layer_maps in reduced], dim=-1)
 
     def _network_on(self, device, layers):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""

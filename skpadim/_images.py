@@ -137,18 +137,21 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
     An error of `read` is raised when its batch is due.
     """
     starts = range(0, n_items, batch_size)
+    # Handing over costs as much as reading a small file; a few chunks a thread share the work well.
+    chunk_size = max(1, batch_size // (4 * _DECODING_THREADS))
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         waiting: deque = deque()
 
         def submit(start):
-            indices = range(start, min(start + batch_size, n_items))
-            waiting.append([pool.submit(read, index) for index in indices])
+            stop = min(start + batch_size, n_items)
+            chunks = (range(i, min(i + chunk_size, stop)) for i in range(start, stop, chunk_size))
+            waiting.append([pool.submit(lambda c: [read(i) for i in c], c) for c in chunks])
 
         try:
             for start in starts[:2]:
                 submit(start)
             for step in range(len(starts)):
-                batch = [future.result() for future in waiting.popleft()]
+                batch = [item for future in waiting.popleft() for item in future.result()]
                 if step + 2 < len(starts):
                     submit(starts[step + 2])
                 yield batch
