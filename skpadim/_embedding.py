@@ -249,6 +249,7 @@ class PatchEmbedder(
         else:  # all that is kept may be computed with it; it is cut when it is pickled
             self._network, self._is_cut = backbone, False
             self._network_digest = digest_backbone(backbone)
+            self._ready = _ready_networks(backbone)
         if self.projection == "random":
             self.feature_indices_ = np.sort(random_state.permutation(n_channels)[:n_features])
         else:
@@ -465,14 +466,17 @@ class PatchEmbedder(
 
     def _network_on(self, device, layers):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""
-        if (device, layers) not in self._ready:
+        ready = self._ready.get((device, layers))
+        if ready is None:
             network = self._network if self._is_cut else self._network.cut(layers)
             constants = (
                 torch.tensor(values, device=device).reshape(1, 3, 1, 1)
                 for values in (network.mean, network.std)
             )
-            self._ready = {(device, layers): (network.for_inference().to(device), *constants)}
-        return self._ready[device, layers]
+            ready = network.for_inference().to(device), *constants
+            self._ready.clear()
+            self._ready[device, layers] = ready
+        return ready
 
     def _sizes(self):
         """`image_size` and `crop_size` as pairs (height, width)."""
@@ -507,6 +511,20 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._ready = {}
+
+
+def _ready_networks(backbone):
+    """Where the embedders of one shared backbone keep the network that is ready to run.
+
+    A search then makes it ready once, though each of its fits has an embedder of its own.
+    """
+    global _last_ready
+    if _last_ready[0] is not backbone:
+        _last_ready = (backbone, {})
+    return _last_ready[1]
+
+
+_last_ready: tuple = (None, {})
 
 
 def check_unchanged(estimator, fitted_parameters):
