@@ -27,6 +27,7 @@ from skpadim._images import (
 )
 from skpadim._persistence import VersionedStateMixin
 from skpadim.backbones import load_backbone
+from skpadim.backbones._backbone import with_low_precision_weights
 from skpadim.backbones._digest import digest_backbone, layer_source
 from skpadim.backbones._load import load_shared_backbone
 
@@ -42,10 +43,14 @@ EMBEDDING_CONSTRAINTS = {
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
+    "compile": ["boolean"],
     "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+# On a CPU the network takes a batch in parts of this many images, whose maps stay in the caches.
+_CPU_PART = 4
 
 # Those that the embeddings depend on: after a fit they must stay as they are. (So must
 # random_state, but a fitted embedder does not look at it again.)
@@ -84,6 +89,16 @@ def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return maps
 
 
+def copy_nearest(maps: torch.Tensor, out: torch.Tensor) -> None:
+    """Write :func:`upsample_nearest` of some maps into `out`, which may be a view."""
+    height, width = maps.shape[1:3]
+    if out.shape[1] % height or out.shape[2] % width:
+        out.copy_(upsample_nearest(maps, out.shape[1:3]))
+    else:  # each cell is read once, and its copies are written where they belong
+        cells = out.unflatten(2, (width, -1)).unflatten(1, (height, -1))
+        cells.copy_(maps[:, :, None, :, None])
+
+
 class PatchEmbedder(
     VersionedStateMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
@@ -119,7 +134,11 @@ class PatchEmbedder(
     device : str or torch.device, default="auto"
         Where the network runs; "auto" is the GPU if there is one.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network's arithmetic, by autocast. Embeddings are float32 in any case.
+        Of the network's arithmetic, by autocast. Embeddings are float32 in any case. bfloat16
+        is about twice as fast on GPUs and on CPUs with AVX512-BF16 or AMX; float16 is for GPUs.
+    compile : bool, default=False
+        Compile the network with :func:`torch.compile`. It takes tens of seconds at first use and
+        needs a C++ compiler, and gains some percent of speed afterwards.
     memory : str, path, joblib.Memory or None, default=None
         A folder in which the feature maps of every image are kept, so that an image goes through
         the network once, whatever layers and features are asked for afterwards; see Notes.
@@ -191,6 +210,7 @@ class PatchEmbedder(
         batch_size=32,
         device="auto",
         precision="float32",
+        compile=False,
         memory=None,
         random_state=None,
         verbose=0,
@@ -205,6 +225,7 @@ class PatchEmbedder(
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
@@ -235,12 +256,14 @@ class PatchEmbedder(
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = _check_n_features(self.n_features, backbone, layers, n_channels)
         _check_input_size(crop, backbone, layers)
+        with torch.no_grad():
+            grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
 
         self.backbone_ = backbone.name
         self.layers_ = layers
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
-        self._image_size, self.input_size_ = size, crop
+        self._image_size, self.input_size_, self.grid_ = size, crop, grid
         self._ready = {}
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
@@ -255,8 +278,6 @@ class PatchEmbedder(
         else:
             gaussian = random_state.normal(size=(n_channels, n_features))
             self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
-        blank = Images(torch.zeros(1, 3, *size, dtype=torch.uint8))
-        self.grid_ = tuple(next(self._iter_batches(blank, torch.device("cpu"))).shape[1:3])
         return self
 
     def transform(self, X):
@@ -369,7 +390,12 @@ class PatchEmbedder(
         -------
         embeddings : tensor of shape (n_samples, grid_height, grid_width, n_features), float32
         """
-        return self._reduce(self._compute_maps(pixels, device, self.layers_))
+        shape = (len(pixels), *self.grid_, self.n_features_out_)
+        embeddings = torch.empty(shape, device=device)
+        for rows, maps in self._compute_maps(pixels, device, self.layers_, narrow=True):
+            layers = zip(self.layers_, maps, strict=True)
+            self._join([self._reduce_layer(*layer) for layer in layers], embeddings[rows])
+        return embeddings
 
     def _iter_batches(self, images, device):
         """Embeddings batch by batch, by way of the feature cache if there is one."""
@@ -390,7 +416,8 @@ class PatchEmbedder(
 
         def reduce(maps):
             # In the reading threads, and before images are put together: most channels go.
-            return [self._reduce_layer(*each) for each in zip(self.layers_, maps, strict=True)]
+            layers = zip(self.layers_, maps, strict=True)
+            return [self._reduce_layer(*layer, threads=False) for layer in layers]
 
         def read(index):
             entry = cache.entry(images, index)
@@ -404,13 +431,16 @@ class PatchEmbedder(
             new = [position for position, maps in enumerate(reduced) if maps is None]
             if new:
                 pixels = stack_pixels([batch[position][2] for position in new])
-                computed = self._compute_maps(pixels, device, tuple(names))
-                for row, position in enumerate(new):
-                    maps = {names[layer]: m[row] for layer, m in zip(names, computed, strict=True)}
-                    cache.save(batch[position][0], maps)
-                    reduced[position] = reduce([maps[name] for name in chosen])
-            layers = zip(*reduced, strict=True)
-            yield self._join([torch.stack([m.to(device) for m in maps]) for maps in layers])
+                for rows, computed in self._compute_maps(pixels, device, tuple(names)):
+                    for position, *maps in zip(new[rows], *computed, strict=True):
+                        maps = dict(zip(names.values(), map(torch.Tensor.float, maps), strict=True))
+                        cache.save(batch[position][0], maps)
+                        reduced[position] = reduce([maps[name] for name in chosen])
+            layers = [
+                torch.stack([m.to(device) for m in maps]) for maps in zip(*reduced, strict=True)
+            ]
+            shape = (len(batch), *self.grid_, self.n_features_out_)
+            yield self._join(layers, torch.empty(shape, device=device))
 
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
@@ -425,58 +455,82 @@ class PatchEmbedder(
             layer for layer in self._network.layers if layer in usual or layer in self.layers_
         )
 
-    def _compute_maps(self, pixels, device, layers):
-        """Maps (n_samples, height, width, channels) of some layers, float32."""
-        network, mean, std = self._network_on(device, layers)
-        images = to_float(pixels.to(device, non_blocking=True)).sub(mean).div_(std)
-        images = images.to(memory_format=torch.channels_last)
-        with (
-            torch.autocast(device.type, getattr(torch, self.precision))
-            if self.precision != "float32"
-            else nullcontext()
-        ):
-            maps = network(images, layers)
-        return [layer_maps.permute(0, 2, 3, 1).float() for layer_maps in maps]
+    def _compute_maps(self, pixels, device, layers, *, narrow=False):
+        """Yield a slice of the images and their maps (n, height, width, channels), one per layer.
 
-    def _reduce(self, maps):
-        """Select or project the features of each layer, then bring them to the first's grid."""
-        layers = zip(self.layers_, maps, strict=True)
-        return self._join([self._reduce_layer(*layer) for layer in layers])
+        With `narrow`, the last layer may come with the channels that are kept only.
+        """
+        network, mean, std = self._network_on(device, layers, narrow)
+        size = _CPU_PART if device.type == "cpu" else len(pixels)
+        for start in range(0, len(pixels), size):
+            rows = slice(start, start + size)
+            images = to_float(pixels[rows].to(device, non_blocking=True)).sub(mean).div_(std)
+            images = images.contiguous(memory_format=torch.channels_last)
+            with (
+                torch.autocast(device.type, getattr(torch, self.precision))
+                if self.precision != "float32"
+                else nullcontext()
+            ):
+                maps = network(images, layers)
+            yield rows, [layer_maps.permute(0, 2, 3, 1) for layer_maps in maps]
 
-    def _reduce_layer(self, layer, layer_maps):
-        """Reduce the last axis of one layer's maps to its share of the features."""
+    def _kept_channels(self, layer):
+        """Channels of a layer that are among the randomly selected features."""
         sizes = [self._network.layers[name].channels for name in self.layers_]
         start = sum(sizes[: self.layers_.index(layer)])
-        stop = start + layer_maps.shape[-1]
-        if self.projection == "semi_orthogonal":
-            return layer_maps @ torch.from_numpy(self.projection_[start:stop]).to(layer_maps.device)
+        stop = start + self._network.layers[layer].channels
         first, last = np.searchsorted(self.feature_indices_, (start, stop))
-        chosen = self.feature_indices_[first:last] - start
-        if layer_maps.device.type == "cpu":
-            # NumPy, because torch would start threads of its own in each thread that reads.
-            return torch.from_numpy(np.take(layer_maps.numpy(), chosen, axis=-1))
-        return layer_maps.index_select(-1, torch.from_numpy(chosen).to(layer_maps.device))
+        return self.feature_indices_[first:last] - start
 
-    def _join(self, reduced):
-        """Bring the reduced maps of all layers to the first's grid, and put them together."""
-        grid = reduced[0].shape[1:3]
+    def _reduce_layer(self, layer, layer_maps, *, threads=True):
+        """Reduce the last axis of one layer's maps to its share of the features."""
         if self.projection == "semi_orthogonal":
-            return sum(upsample_nearest(layer_maps, grid) for layer_maps in reduced)
-        return torch.cat([upsample_nearest(layer_maps, grid) for layer_maps in reduced], dim=-1)
+            sizes = [self._network.layers[name].channels for name in self.layers_]
+            start = sum(sizes[: self.layers_.index(layer)])
+            matrix = torch.from_numpy(self.projection_[start : start + layer_maps.shape[-1]])
+            return layer_maps.float() @ matrix.to(layer_maps.device)
+        channels = self._kept_channels(layer)
+        if len(channels) == layer_maps.shape[-1]:
+            return layer_maps
+        if not threads:  # NumPy, because torch would start threads of its own in each thread
+            return torch.from_numpy(np.take(layer_maps.numpy(), channels, axis=-1))
+        return layer_maps.index_select(-1, torch.from_numpy(channels).to(layer_maps.device))
 
-    def _network_on(self, device, layers):
+    def _join(self, reduced, embeddings):
+        """Bring the reduced maps of all layers to the first's grid, into `embeddings`."""
+        if self.projection == "semi_orthogonal":
+            embeddings.zero_()
+            for layer_maps in reduced:
+                embeddings += upsample_nearest(layer_maps, self.grid_)
+            return embeddings
+        start = 0
+        for layer_maps in reduced:
+            stop = start + layer_maps.shape[-1]
+            copy_nearest(layer_maps, embeddings[..., start:stop])
+            start = stop
+        return embeddings
+
+    def _network_on(self, device, layers, narrow):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""
-        ready = self._ready.get((device, layers))
-        if ready is None:
+        key = (device, layers, narrow, self.precision, self.compile)
+        if key not in self._ready:
             network = self._network if self._is_cut else self._network.cut(layers)
+            network = network.for_inference()
+            if narrow and self.projection == "random":
+                network = network.narrow(layers[-1], self._kept_channels(layers[-1]))
+            network = network.to(device)
+            if self.precision != "float32":
+                network = with_low_precision_weights(network, getattr(torch, self.precision))
+            if self.compile:
+                network = network.compiled(layers)
             constants = (
                 torch.tensor(values, device=device).reshape(1, 3, 1, 1)
                 for values in (network.mean, network.std)
             )
-            ready = network.for_inference().to(device), *constants
+            ready = network, *constants
             self._ready.clear()
-            self._ready[device, layers] = ready
-        return ready
+            self._ready[key] = ready
+        return self._ready[key]
 
     def _sizes(self):
         """`image_size` and `crop_size` as pairs (height, width)."""

@@ -85,7 +85,12 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the GPU if there is one, else the CPU.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network's arithmetic. All else is computed in float32 or better.
+        Of the network's arithmetic. In half precision the factors of the covariances are held in
+        bfloat16 too, where there are more images than features. All else is computed in float32
+        or better.
+    compile : bool, default=False
+        Compile the network with :func:`torch.compile`: tens of seconds at first use, for some
+        percent of speed afterwards.
     memory : str, path, joblib.Memory or None, default=None
         A folder in which the feature maps of every image are kept, by content: in a grid search
         an image then goes through the network once, whatever the folds and candidates. See the
@@ -170,6 +175,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         batch_size=32,
         device="auto",
         precision="float32",
+        compile=False,
         memory=None,
         random_state=None,
         verbose=0,
@@ -188,6 +194,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
@@ -358,7 +365,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """The fitted embedder, told the current values of what it does not depend on."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        names = ("batch_size", "device", "memory", "verbose")
+        names = ("batch_size", "device", "compile", "memory", "verbose")
         return self.embedder_.set_params(**{name: getattr(self, name) for name in names})
 
     def _score_training_images(self, embedder, images, state, embeddings):

@@ -1,5 +1,8 @@
 """PatchEmbedder: shapes, selection, projection, output, precision."""
 
+import pickle
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -154,6 +157,36 @@ def test_series_of_paths_and_arrays_give_the_same_embeddings(parts, folder):
 def test_bad_parameters_are_refused(parameters, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         make_embedder(**parameters).fit()
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_channels_that_nobody_asks_for_are_not_computed(images, backbone):
+    embedder = make_embedder(backbone, n_features=30).fit()
+    cpu = torch.device("cpu")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    (_, narrow), *_ = embedder._compute_maps(pixels, cpu, embedder.layers_, narrow=True)
+    (_, whole), *_ = embedder._compute_maps(pixels, cpu, embedder.layers_)
+    kept = embedder._kept_channels("layer3")
+    assert narrow[-1].shape[-1] == len(kept) < whole[-1].shape[-1]
+    torch.testing.assert_close(narrow[-1], whole[-1][..., kept], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # of the compiler's own making
+def test_compiled_networks_give_the_same_embeddings(images):
+    expected = make_embedder(n_features=20).fit_transform(images[:2])
+    compiled = make_embedder(n_features=20, compile=True).fit()
+    np.testing.assert_allclose(compiled.transform(images[:2]), expected, rtol=1e-3, atol=1e-4)
+    pickle.loads(pickle.dumps(compiled))
+
+
+@pytest.mark.parametrize("backbone", ["filter_bank", "resnet18"])
+def test_a_fit_that_fails_leaves_the_embedder_as_it_was(images, backbone):
+    embedder = make_embedder(backbone).fit()
+    expected = embedder.transform(images)
+    with pytest.raises(ValueError, match="smaller than the stride"):
+        embedder.set_params(image_size=8).fit()
+    np.testing.assert_array_equal(embedder.set_params(image_size=64).transform(images), expected)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -72,12 +72,12 @@ def cut_after(module: nn.Module, images, names: Iterable[str]) -> nn.Module:
         # Containers such as ModuleList never run themselves: what they hold decides.
         if name and parent not in completed and not any(s in entered for s in sub.modules()):
             replaced.append((name, sub))
-            _replace(module, name, nn.Identity())
+            replace_submodule(module, name, nn.Identity())
     try:
         run_to_layers(module, images, names)
     except Exception:  # the module needs what it does not run: leave it whole
         for name, sub in replaced:
-            _replace(module, name, sub)
+            replace_submodule(module, name, sub)
     return module
 
 
@@ -110,8 +110,8 @@ def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Modu
         expected = run_to_layers(folded, images, names)
     for convolution, norm in pairs:
         if runs[convolution] == runs[norm] == 1 and norm.running_mean is not None:
-            _replace(folded, name_of[convolution], fuse_conv_bn_eval(convolution, norm))
-            _replace(folded, name_of[norm], nn.Identity())
+            replace_submodule(folded, name_of[convolution], fuse_conv_bn_eval(convolution, norm))
+            replace_submodule(folded, name_of[norm], nn.Identity())
     got = run_to_layers(folded, images, names)
     same = all(
         torch.allclose(got[name], expected[name], rtol=1e-3, atol=1e-4 * expected[name].std())
@@ -120,7 +120,8 @@ def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Modu
     return folded if same else module
 
 
-def _replace(module, name, new):
+def replace_submodule(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Put another module in the place of a submodule, given its full name."""
     parent, _, child = name.rpartition(".")
     setattr(module.get_submodule(parent), child, new)
 

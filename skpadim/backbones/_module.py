@@ -6,9 +6,23 @@ import copy
 from collections.abc import Mapping
 
 import torch
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layer
-from skpadim.backbones._hooks import cut_after, fold_batch_norms, run_to_layers
+from skpadim.backbones._backbone import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    CompiledBackbone,
+    Layer,
+)
+from skpadim.backbones._hooks import (
+    cut_after,
+    fold_batch_norms,
+    replace_submodule,
+    run_to_layers,
+)
+from skpadim.backbones._residual import narrow_residual_block
 
 # Of different height and width, so that rows, columns and channels can be told apart.
 PROBE_SIZE = (224, 288)
@@ -90,12 +104,33 @@ class ModuleBackbone(Backbone):
 
     def for_inference(self):
         """Return a copy with batch norms folded, in channels-last layout."""
-        fast = copy.copy(self)
-        fast._modules = dict(self._modules)  # nn.Module keeps its children there
         images = self._probe_images(SMALL_PROBE_SIZE)
         folded = fold_batch_norms(self.module, images, self._submodules.values())
-        fast.module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-        return fast
+        module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
+        return self.with_modules({"module": module})
+
+    def narrow(self, layer, channels):
+        """Return a copy whose last residual block has only some output channels, if it has one."""
+        name = self._submodules[layer]
+        block = narrow_residual_block(self.module.get_submodule(name), channels)
+        if block is None:
+            return self
+        module = copy.deepcopy(self.module)
+        replace_submodule(module, name, block)
+        return self.with_modules({"module": module})
+
+    def compiled(self, layers):
+        """Return a compiled copy; its class must be one that :mod:`torch.fx` can trace."""
+        names = {self._submodules[name]: name for name in layers}
+        try:
+            traced = create_feature_extractor(self.module, names)
+        except Exception as error:  # torch.fx raises many kinds
+            raise ValueError(
+                f"compile=True: {self.name} cannot be traced by torch.fx ({error}); set "
+                "compile=False."
+            ) from error
+        channels_last = [name in self._channels_last for name in layers]
+        return CompiledBackbone(self, _Ordered(traced, layers, channels_last), layers)
 
     def _check_submodules(self, submodules):
         known = {name for name, _ in self.module.named_modules() if name}
@@ -154,3 +189,18 @@ def is_channels_last(shape):
 
 def _stride(map_height):
     return max(1, round(PROBE_SIZE[0] / map_height))
+
+
+class _Ordered(nn.Module):
+    """A traced network that returns a list of maps (n_samples, channels, height, width)."""
+
+    def __init__(self, traced, layers, channels_last):
+        super().__init__()
+        self.traced, self.layers, self.channels_last = traced, layers, channels_last
+
+    def forward(self, images):
+        outputs = self.traced(images)
+        return [
+            outputs[name].permute(0, 3, 1, 2) if last else outputs[name]
+            for name, last in zip(self.layers, self.channels_last, strict=True)
+        ]
