@@ -10,9 +10,9 @@ import numpy as np
 
 
 def parse_arguments(doc: str, **numbers: int) -> argparse.Namespace:
-    """Read --runs, the number of counted runs, and options for other numbers with defaults."""
+    """Read options that are numbers, with their defaults."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    for name, default in ({"runs": 5} | numbers).items():
+    for name, default in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser.parse_args()
 

@@ -113,7 +113,7 @@ def print_filter_bank(images, runs):
 
 
 def main():
-    options = parse_arguments(__doc__, images=128, fit_images=200)
+    options = parse_arguments(__doc__, runs=5, images=128, fit_images=200)
     print_setting("skpadim", "anomalib", "openvino", "timm", "torchvision")
     print(f"{options.runs} alternating runs, median (min to max); ratio: median of the pairs")
     n_images = max(options.images, options.fit_images)
