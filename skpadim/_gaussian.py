@@ -1,4 +1,6 @@
-"""The estimator of one Gaussian per patch position; its mathematics is in `_moments`."""
+"""The estimator of one Gaussian per patch position; what it keeps is in `_moments`,
+its mathematics in `_mahalanobis`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,13 @@ from sklearn.utils.validation import _num_samples, check_array, check_is_fitted,
 
 from skpadim._calibration import conformal_offset, training_offset
 from skpadim._labels import are_labels, check_labels
-from skpadim._moments import (
-    Moments,
+from skpadim._mahalanobis import (
     TrainingDistances,
-    covariance_cholesky,
-    mahalanobis_distances,
+    check_enough_samples,
+    low_rank_training_distances,
+    whitening_of,
 )
+from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
 
 
@@ -30,8 +33,9 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     two-dimensional data it is an ordinary outlier detector with one regularised Gaussian.
 
     Samples can come all at once (:meth:`fit`), in batches (:meth:`partial_fit`), or from models
-    fitted elsewhere (:meth:`merge`): only counts, means and scatters are kept, never the
-    embeddings, and the result is the same up to rounding.
+    fitted elsewhere (:meth:`merge`); the result is the same up to rounding. What is kept at each
+    position is never more than n_features vectors of n_features numbers, whatever the number of
+    samples: the samples themselves while there are fewer, then their mean and scatter.
 
     Parameters
     ----------
@@ -45,13 +49,20 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         Which scores of the training samples set the threshold: those under the model itself, or
         those under the model without the sample, in closed form. None sets no threshold, and
         :meth:`predict` is not available.
+    solver : {"auto", "full", "low_rank"}, default="auto"
+        What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
+        covariance has a rank below their number; the same distances by the Woodbury identity,
+        but without bound on the memory. "auto": the samples while there are no more of them than
+        features, then means and scatters.
 
     Attributes
     ----------
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
         Mean at each position.
     scatter_ : ndarray of shape (height, width, n_features, n_features) or (n_features, n_features)
-        Sum of the outer products of the centred samples, S.
+        Sum of the outer products of the centred samples, S; only where the samples are not kept.
+    samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
+        The samples, where they are kept.
     n_samples_seen_ : int
         Number of samples behind the moments.
     training_scores_ : ndarray of shape (n_samples,)
@@ -76,10 +87,14 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     NumPy arrays are computed on the CPU, torch tensors on the device they are on. Moments are
     accumulated and factorised (Cholesky) in float64; distances have the dtype of the input.
 
+    With centred samples X as rows, λ for the regularization and δ for a new sample minus the mean,
+    the low-rank form is ``δᵀ Σ⁻¹ δ = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, ``L Lᵀ = X Xᵀ + λ (n - 1) I`` [2]_.
+
     References
     ----------
     .. [1] Defard, Setkov, Loesch & Audigier, "PaDiM: a Patch Distribution Modeling Framework for
        Anomaly Detection and Localization", arXiv 2011.08785, sections 3.2 and 3.3.
+    .. [2] Woodbury, "Inverting modified matrices", Princeton, 1950.
 
     Examples
     --------
@@ -101,12 +116,21 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         "regularization": [Interval(Real, 0, None, closed="left")],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "calibration": [StrOptions({"training", "leave_one_out"}), None],
+        "solver": [StrOptions({"auto", "full", "low_rank"})],
     }
 
-    def __init__(self, *, regularization=0.01, contamination=0.05, calibration="training"):
+    def __init__(
+        self,
+        *,
+        regularization=0.01,
+        contamination=0.05,
+        calibration="training",
+        solver="auto",
+    ):
         self.regularization = regularization
         self.contamination = contamination
         self.calibration = calibration
+        self.solver = solver
 
     def fit(self, X, y=None):
         """Learn the Gaussians and the threshold.
@@ -127,15 +151,13 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         X = _normal_samples(X, y)
         embeddings, grid = self._check_embeddings(X, min_samples=2)
-        moments = Moments.of(embeddings)
+        state = state_of(embeddings, self.solver)
         threshold = {}
         if self.calibration is not None:
-            distances = TrainingDistances(
-                moments, self.regularization, self.calibration, embeddings.dtype
-            )
-            threshold = self._threshold(-_numpy(distances(embeddings).amax(dim=1)))
+            distances = self._training_distances(state, embeddings)
+            threshold = self._threshold(-_numpy(distances.amax(dim=1)))
         self._record_input(X, grid)
-        self._set_moments(moments, grid)
+        self._set_state(state, grid)
         vars(self).update(threshold)
         return self
 
@@ -162,10 +184,10 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=not first)
         if first:
             self._record_input(X, grid)
-            return self._set_moments(Moments.of(embeddings), grid)
-        # Into the new arrays: those from before may be in somebody else's hands.
-        moments = Moments.of(embeddings).merge(self._moments(embeddings.device))
-        return self._set_moments(moments, grid)
+            return self._set_state(state_of(embeddings, self.solver), grid)
+        # Into new arrays: those from before may be in somebody else's hands.
+        before = self._state(embeddings.device)
+        return self._set_state(before.copy().update(embeddings), grid)
 
     def merge(self, other):
         """Add what another estimator has learned from other samples.
@@ -189,8 +211,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 f"the other has {_layout(other)}."
             )
         cpu = torch.device("cpu")
-        moments = self._moments(cpu).copy().merge(other._moments(cpu))
-        return self._set_moments(moments, self.location_.shape[:-1])
+        state = self._state(cpu).copy().merge(other._state(cpu))
+        return self._set_state(state, self.location_.shape[:-1])
 
     def calibrate(self, X):
         """Set the threshold from normal samples that the model has not seen.
@@ -281,11 +303,15 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     @property
     def covariance_(self):
-        """Covariance at each position, ``scatter_ / (n_samples_seen_ - 1) + regularization I``."""
+        """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``."""
         check_is_fitted(self)
         degrees_of_freedom = max(self.n_samples_seen_ - 1, 1)
         identity = np.eye(self.location_.shape[-1])
-        return self.scatter_ / degrees_of_freedom + self.regularization * identity
+        scatter = getattr(self, "scatter_", None)
+        if scatter is None:
+            centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
+            scatter = centred.swapaxes(-1, -2) @ centred
+        return scatter / degrees_of_freedom + self.regularization * identity
 
     def _check_embeddings(self, X, *, min_samples, fitted=False):
         """Return X as a tensor (n_samples, n_positions, n_features) and the shape of its grid."""
@@ -336,25 +362,45 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         else:
             validate_data(self, X, skip_check_array=True)
 
-    def _moments(self, device):
-        """Moments on `device`; on the CPU they share memory with the fitted arrays."""
+    def _state(self, device):
+        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays."""
         n_features = self.location_.shape[-1]
+        if hasattr(self, "samples_"):
+            rows = _tensor(self.samples_).reshape(self.n_samples_seen_, -1, n_features)
+            limit = None if self.solver == "low_rank" else n_features
+            return Samples(rows, limit).to(device)
         return Moments(
             self.n_samples_seen_,
             _tensor(self.location_).reshape(-1, n_features),
             _tensor(self.scatter_).reshape(-1, n_features, n_features),
         ).to(device)
 
-    def _set_moments(self, moments, grid):
-        """Store the moments as NumPy arrays and forget the threshold of the model before."""
-        n_features = moments.mean.shape[-1]
-        self.n_samples_seen_ = moments.count
-        self.location_ = moments.mean.numpy(force=True).reshape(*grid, n_features)
-        self.scatter_ = moments.scatter.numpy(force=True).reshape(*grid, n_features, n_features)
-        self._factors = {}
-        for attribute in ("offset_", "training_scores_"):
+    def _set_state(self, state, grid):
+        """Store a state as NumPy arrays and forget the threshold of the model before."""
+        for attribute in ("offset_", "training_scores_", "scatter_", "samples_"):
             vars(self).pop(attribute, None)
+        mean = state.mean
+        n_features = mean.shape[-1]
+        self.n_samples_seen_ = state.count
+        self.location_ = mean.numpy(force=True).reshape(*grid, n_features)
+        if isinstance(state, Samples):
+            self.samples_ = state.rows.numpy(force=True).reshape(-1, *grid, n_features)
+        else:
+            scatter = state.scatter.numpy(force=True)
+            self.scatter_ = scatter.reshape(*grid, n_features, n_features)
+        self._factors = {}
         return self
+
+    def _training_distances(self, state, embeddings):
+        """Distances (n_samples, n_positions) of the samples that the state is made of."""
+        check_enough_samples(state.count, self.calibration)
+        if isinstance(state, Samples):
+            leave_one_out = self.calibration == "leave_one_out"
+            return low_rank_training_distances(state, self.regularization, leave_one_out)
+        distances = TrainingDistances(
+            state, self.regularization, self.calibration, embeddings.dtype
+        )
+        return distances(embeddings)
 
     def _threshold(self, scores):
         """Fitted attributes that follow from the scores of the training samples."""
@@ -362,23 +408,19 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         set_offset = conformal_offset if conformal else training_offset
         return {"training_scores_": scores, "offset_": set_offset(scores, self.contamination)}
 
-    def _distances(self, embeddings):
+    def _distances(self, embeddings, dtype=None):
         """Distances of a tensor of embeddings; the factors are built on first use."""
         if self.n_samples_seen_ < 2:
             raise ValueError(
                 "The Gaussians have seen n_samples=1: give partial_fit at least one more."
             )
-        key = (embeddings.device, embeddings.dtype, self.regularization)
+        dtype = dtype or embeddings.dtype
+        key = (embeddings.device, dtype, self.regularization)
         if key not in self._factors:
-            moments = self._moments(embeddings.device)
             self._factors.clear()
-            self._factors[key] = (
-                moments.mean,
-                covariance_cholesky(
-                    moments.scatter, moments.count - 1, self.regularization, embeddings.dtype
-                ),
-            )
-        return mahalanobis_distances(embeddings, *self._factors[key])
+            state = self._state(embeddings.device)
+            self._factors[key] = whitening_of(state, self.regularization, dtype)
+        return self._factors[key].distances(embeddings)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "location_")
@@ -394,13 +436,13 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     def __setstate__(self, state):
         super().__setstate__(state)
+        self._factors = {}
         if "scatter_" in state:
             n_features = self.location_.shape[-1]
             rows, columns = np.tril_indices(n_features)
             triangle, self.scatter_ = self.scatter_, np.empty((*self.location_.shape, n_features))
             self.scatter_[..., rows, columns] = triangle
             self.scatter_[..., columns, rows] = triangle
-            self._factors = {}
 
 
 def _normal_samples(X, y):

@@ -22,12 +22,17 @@ from skpadim._embedding import (
 from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
 from skpadim._labels import check_labels
-from skpadim._moments import Moments, TrainingDistances
+from skpadim._mahalanobis import (
+    TrainingDistances,
+    check_enough_samples,
+    low_rank_training_distances,
+)
+from skpadim._moments import Moments, Samples
 from skpadim._persistence import VersionedStateMixin
 
-# Embeddings are gathered before they are added to the moments, which then are read and written
-# less often, and if all of the training set fits, calibration needs no second pass. The buffer is
-# as large as the moments themselves, and no larger than this.
+# Embeddings of more images than features are gathered before they are added to the moments, which
+# then are read and written less often, and if all of the training set fits, calibration needs no
+# second pass. The buffer is as large as the moments themselves, and no larger than this.
 _MAX_CHUNK_BYTES = 2**30
 
 
@@ -205,9 +210,9 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         images = _good_images(X, y, min_images=2)
         embedder = self._make_embedder().fit()
-        moments, embeddings = _learn_moments(embedder, images)
-        scores = self._score_training_images(embedder, images, moments, embeddings)
-        return self._store(embedder, moments, scores)
+        state, embeddings = _learn_state(embedder, images)
+        scores = self._score_training_images(embedder, images, state, embeddings)
+        return self._store(embedder, state, scores)
 
     def partial_fit(self, X, y=None):
         """Learn from more good images, as if they had been given to one fit.
@@ -230,13 +235,13 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         images = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit()
-            moments, _ = _learn_moments(embedder, images)
-            return self._store(embedder, moments, None)
+            state, _ = _learn_state(embedder, images)
+            return self._store(embedder, state, None)
         embedder = self._fitted_embedder()
-        moments, _ = _learn_moments(embedder, images)
+        state, _ = _learn_state(embedder, images)
         # Into the new arrays: should this be interrupted, the model from before is whole.
-        moments.merge(self.gaussian_._moments(moments.mean.device))
-        return self._store(embedder, moments, None)
+        state = state.merge(self.gaussian_._state(state.mean.device))
+        return self._store(embedder, state, None)
 
     def calibrate(self, X):
         """Set the threshold from good images that the model has not seen.
@@ -356,7 +361,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         names = ("batch_size", "device", "memory", "verbose")
         return self.embedder_.set_params(**{name: getattr(self, name) for name in names})
 
-    def _score_training_images(self, embedder, images, moments, embeddings):
+    def _score_training_images(self, embedder, images, state, embeddings):
         """Scores of the training images that the threshold is set from; None without one.
 
         `embeddings` are those of all training images, or None if there are too many to keep: the
@@ -364,28 +369,34 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """
         if self.calibration is None:
             return None
-        distances = TrainingDistances(
-            moments, self.regularization, self.calibration, dtype=torch.float32
-        )
-        if embeddings is not None:
-            batches = [embeddings]
+        check_enough_samples(state.count, self.calibration)
+        if isinstance(state, Samples):
+            leave_one_out = self.calibration == "leave_one_out"
+            distances = low_rank_training_distances(state, self.regularization, leave_one_out)
+            batches = distances.split(self.batch_size)
         else:
-            batches = embedder.iter_embeddings(images, "Calibrating (second pass)")
-        maps = (self._to_maps(distances(_flat(batch)), embedder) for batch in batches)
+            measure = TrainingDistances(state, self.regularization, self.calibration, torch.float32)
+            if embeddings is None:
+                images = embedder.iter_embeddings(images, "Calibrating (second pass)")
+                batches = (measure(_flat(batch)) for batch in images)
+            else:
+                batches = measure(embeddings).split(self.batch_size)
+        maps = (self._to_maps(batch, embedder) for batch in batches)
         return np.concatenate([-image_scores(batch).numpy(force=True) for batch in maps])
 
     def _iter_maps(self, images) -> Iterator[torch.Tensor]:
         """Yield anomaly maps batch by batch, as tensors on the device."""
         embedder = self._fitted_embedder()
+        dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
         for embeddings in embedder.iter_embeddings(images, "Scoring"):
-            yield self._to_maps(self.gaussian_._distances(_flat(embeddings)), embedder)
+            yield self._to_maps(self.gaussian_._distances(_flat(embeddings), dtype), embedder)
 
     def _to_maps(self, distances, embedder):
         """Distances (n_samples, n_positions) to maps (n_samples, height, width)."""
         grids = distances.reshape(len(distances), *embedder.grid_)
         return anomaly_maps(grids, embedder.input_size_, float(self.sigma))
 
-    def _store(self, embedder, moments, scores):
+    def _store(self, embedder, state, scores):
         """Set the fitted attributes, all at once, when nothing can fail any more."""
         gaussian = PatchGaussian(
             regularization=self.regularization,
@@ -393,14 +404,14 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             calibration=self.calibration,
         )
         threshold = {} if scores is None else gaussian._threshold(scores)
-        gaussian._set_moments(moments, embedder.grid_)
+        gaussian._set_state(state, embedder.grid_)
         gaussian.n_features_in_ = embedder.n_features_out_
         for attribute in ("offset_", "training_scores_"):
             vars(self).pop(attribute, None)
         vars(self).update(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
-        self.n_samples_seen_ = moments.count
+        self.n_samples_seen_ = state.count
         names = (*MODEL_PARAMETERS, "regularization", "sigma")
         self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
@@ -427,25 +438,31 @@ def _good_images(X, y, min_images=1):
     return images.take(good)
 
 
-def _learn_moments(embedder, images):
-    """Moments of the images' embeddings, and the embeddings themselves if they are few enough."""
-    bytes_per_image = 4 * embedder.grid_[0] * embedder.grid_[1] * embedder.n_features_out_
-    moments_bytes = 2 * embedder.n_features_out_ * bytes_per_image  # float64 scatters
-    chunk_bytes = min(moments_bytes, _MAX_CHUNK_BYTES)
-    chunk_size = min(len(images), max(embedder.batch_size, chunk_bytes // bytes_per_image))
+def _learn_state(embedder, images):
+    """Moments or samples of the images' embeddings, and the embeddings if all of them are kept."""
+    n_images, n_features = len(images), embedder.n_features_out_
+    bytes_per_image = 4 * embedder.grid_[0] * embedder.grid_[1] * n_features
+    if n_images <= n_features:
+        chunk_size = n_images
+    else:
+        moments_bytes = 2 * n_features * bytes_per_image  # float64 scatters
+        chunk_bytes = min(moments_bytes, _MAX_CHUNK_BYTES)
+        chunk_size = min(n_images, max(embedder.batch_size, chunk_bytes // bytes_per_image))
     chunk = moments = None
     filled = 0
     for batch in embedder.iter_embeddings(images, "Fitting"):
         if chunk is None:
-            chunk = torch.empty((chunk_size, *batch.shape[1:]), device=batch.device)
+            chunk = _flat(batch).new_empty((chunk_size, *_flat(batch).shape[1:]))
         if filled + len(batch) > chunk_size:
-            moments = _add(moments, _flat(chunk[:filled]))
+            moments = _add(moments, chunk[:filled])
             filled = 0
-        chunk[filled : filled + len(batch)] = batch
+        chunk[filled : filled + len(batch)] = _flat(batch)
         filled += len(batch)
+    if n_images <= n_features:
+        return Samples(chunk, limit=n_features), chunk
     all_fit = moments is None
-    moments = _add(moments, _flat(chunk[:filled]))
-    return moments, chunk[:filled] if all_fit else None
+    moments = _add(moments, chunk[:filled])
+    return moments, chunk if all_fit else None
 
 
 def _add(moments, embeddings):

@@ -102,7 +102,7 @@ def test_moments_stand_a_large_offset():
 def test_many_positions_are_worked_through_in_blocks(monkeypatch):
     train, test = make_embeddings(20), make_embeddings(3, seed=1)
     expected = PatchGaussian().fit(train).mahalanobis(test)
-    monkeypatch.setattr("skpadim._moments._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", {"cpu": 5000})
     np.testing.assert_allclose(PatchGaussian().fit(train).mahalanobis(test), expected, rtol=1e-6)
 
 
@@ -245,7 +245,7 @@ def test_gpu_gives_the_cpus_distances():
 
 def test_pickle_keeps_scores_bit_for_bit_and_one_triangle():
     train, test = make_embeddings(20, n_features=30), make_embeddings(5, seed=1, n_features=30)
-    gaussian = PatchGaussian().fit(train)
+    gaussian = PatchGaussian(solver="full").fit(train)
     expected = gaussian.score_samples(test)
     dumped = pickle.dumps(gaussian)
     assert len(dumped) < 0.6 * gaussian.scatter_.nbytes
@@ -342,3 +342,80 @@ def test_samples_labelled_anomalous_are_left_out(rng):
     everything = PatchGaussian().fit(X)
     ignored = PatchGaussian().fit(X, np.arange(30.0))
     np.testing.assert_array_equal(ignored.location_, everything.location_)
+
+
+@given(
+    n=st.integers(3, 30), n_features=st.integers(1, 20), scale=st.sampled_from([0.1, 1, 30]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=30)
+def test_low_rank_and_full_give_the_same_distances(n, n_features, scale, dtype):
+    train = make_embeddings(n, (2, 2), n_features, dtype=dtype) * dtype(scale)
+    test = make_embeddings(4, (2, 2), n_features, seed=1, dtype=dtype) * dtype(scale)
+    for calibration in ("training", "leave_one_out"):
+        full, low = (
+            PatchGaussian(solver=solver, calibration=calibration, contamination=0.4).fit(train)
+            for solver in ("full", "low_rank")
+        )
+        tolerance = 1e-4 if dtype == np.float32 else 1e-7
+        np.testing.assert_allclose(low.mahalanobis(test), full.mahalanobis(test), rtol=tolerance)
+        np.testing.assert_allclose(low.training_scores_, full.training_scores_, rtol=tolerance)
+        np.testing.assert_allclose(low.covariance_, full.covariance_, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_samples_are_kept_until_they_outnumber_the_features():
+    train = make_embeddings(12, n_features=6)
+    gaussian = PatchGaussian()
+    for count in range(1, 13):
+        gaussian.partial_fit(train[count - 1 : count])
+        kept, other = ("samples_", "scatter_") if count <= 6 else ("scatter_", "samples_")
+        assert hasattr(gaussian, kept)
+        assert not hasattr(gaussian, other)
+        if count > 1:
+            expected = PatchGaussian(solver="full").fit(train[:count])
+            test = make_embeddings(3, seed=1, n_features=6)
+            np.testing.assert_allclose(
+                gaussian.mahalanobis(test), expected.mahalanobis(test), rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (3, 20), (20, 3), (20, 21)])
+def test_states_of_both_kinds_merge(counts):
+    train = make_embeddings(sum(counts), dtype=np.float64)
+    test = make_embeddings(3, seed=1, dtype=np.float64)
+    first, second = PatchGaussian().fit(train[: counts[0]]), PatchGaussian().fit(train[counts[0] :])
+    before = first.mahalanobis(test)
+    merged = copy.deepcopy(first).merge(second)
+    expected = PatchGaussian(solver="full").fit(train).mahalanobis(test)
+    np.testing.assert_allclose(merged.mahalanobis(test), expected, rtol=1e-9)
+    np.testing.assert_array_equal(first.mahalanobis(test), before)
+
+
+def test_low_rank_pickles_keep_scores_bit_for_bit():
+    train, test = make_embeddings(4), make_embeddings(5, seed=1)
+    gaussian = PatchGaussian().fit(train)
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(gaussian)).score_samples(test), gaussian.score_samples(test)
+    )
+
+
+@pytest.mark.parametrize("solver", ["auto", "low_rank"])
+def test_too_few_samples_without_regularization_is_an_error(solver):
+    with pytest.raises(np.linalg.LinAlgError, match="Use a larger regularization"):
+        PatchGaussian(regularization=0, solver=solver).fit(make_embeddings(4))
+
+
+def test_low_rank_keeps_its_digits_where_features_are_large():
+    train, test = make_embeddings(5) * 300, make_embeddings(7, seed=1) * 300
+    distances = PatchGaussian().fit(train).mahalanobis(test)
+    np.testing.assert_allclose(distances, reference_distances(train, test, 0.01), rtol=1e-4)
+
+
+def test_leave_one_out_keeps_its_digits_where_samples_barely_outnumber_features():
+    train = make_embeddings(8, (1, 2), n_features=6) * 100
+    gaussian = PatchGaussian(calibration="leave_one_out", contamination=0.2, solver="full")
+    scores = gaussian.fit(train).training_scores_
+    for index in range(8):
+        rest = np.delete(train, index, axis=0)
+        distances = reference_distances(rest, train[index : index + 1], 0.01)
+        np.testing.assert_allclose(scores[index], -distances.max(), rtol=1e-4)
