@@ -1,10 +1,7 @@
-"""What a machine allows at best: operations and bytes of a network, and measured peaks."""
+"""What a machine allows at best: operations and bytes of a network, and work to measure peaks with."""
 
 from __future__ import annotations
 
-import time
-
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,17 +33,17 @@ def count_work(backbone: str, size: int, bytes_per_value: int) -> tuple[float, f
     return operations.get_total_flops(), values * bytes_per_value
 
 
-def peak_operations(dtype: torch.dtype, device: str, size: int) -> float:
-    """Operations/s of the product of two square matrices."""
+def matrix_product(dtype: torch.dtype, device: str, size: int):
+    """A call that multiplies two square matrices, and its number of operations."""
     one, other = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / _best_seconds(lambda: one @ other, device)
+    return _finished(lambda: one @ other, device), 2 * size**3
 
 
-def peak_bytes(device: str, n_bytes: int) -> float:
-    """Bytes/s of a copy, counting what is read and what is written."""
+def copy(device: str, n_bytes: int):
+    """A call that copies memory, and the bytes that it reads and writes."""
     source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    return 2 * n_bytes / _best_seconds(lambda: target.copy_(source), device)
+    return _finished(lambda: target.copy_(source), device), 2 * n_bytes
 
 
 def synchronize(device) -> None:
@@ -54,13 +51,9 @@ def synchronize(device) -> None:
         torch.cuda.synchronize()
 
 
-def _best_seconds(work, device, runs=10):
-    """The best of some runs: a limit is what the machine can do when nothing is in the way."""
-    seconds = []
-    for _ in range(runs):
-        synchronize(device)
-        start = time.perf_counter()
+def _finished(work, device):
+    def call():
         work()
         synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return float(np.min(seconds))
+
+    return call

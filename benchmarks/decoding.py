@@ -3,8 +3,9 @@
 Usage: python benchmarks/decoding.py [--runs 5] [--images 96] [--size 1024]
 
 resnet18, random weights, bfloat16, input of 256 x 256. The files hold generated parts of
-1024 x 1024 pixels, as PNG and as JPEG. Decoding and resizing alone takes all cores, and so does
-the model, so of both together at most 1 / (1/a + 1/b) images per second are to be had.
+1024 x 1024 pixels, as PNG and as JPEG. If decoding alone and the model alone each kept all cores
+busy, both together could do 1 / (1/a + 1/b) images per second; what either leaves idle, the other
+can use, so a little more may be reached.
 """
 
 from __future__ import annotations

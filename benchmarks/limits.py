@@ -3,8 +3,9 @@
 Usage: python benchmarks/limits.py [--runs 5] [--images 64] [--train 100]
 
 The arithmetic is that of a product of matrices of 2048 x 2048, the memory that of a copy of
-256 MiB, both measured here; operations and bytes are those of the network up to layer3 for an
-image of 256 x 256. Reached is `score_samples` in batches of 32 on decoded images: the network,
+256 MiB, both measured in the same rounds as the networks; the best of the rounds counts. On a
+machine that others use, too, a share above 1 says that the peak was disturbed. Operations and bytes are
+those of the network up to layer3 for an image of 256 x 256. Reached is `score_samples` in batches of 32 on decoded images: the network,
 the Gaussians and the map.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from _limits import count_work, peak_bytes, peak_operations
+from _limits import copy, count_work, matrix_product
 from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, spread
 
@@ -26,31 +27,39 @@ SIZE = 256
 def main():
     options = parse_arguments(__doc__, runs=5, images=64, train=100)
     print_setting("skpadim", "torchvision")
-    operations = {p: peak_operations(getattr(torch, p), "cpu", 2048) for p in PRECISIONS}
-    bandwidth = peak_bytes("cpu", 2**28)
-    print_header("peak", "measured")
-    for precision, peak in operations.items():
-        print_row(f"{precision}, matrix product", f"{peak / 1e9:,.0f} GFLOP/s")
-    print_row("copy", f"{bandwidth / 1e9:.1f} GB/s")
-
+    works, amounts = {}, {}
+    for precision in PRECISIONS:
+        works[precision], amounts[precision] = matrix_product(
+            getattr(torch, precision), "cpu", 2048
+        )
+    works["copy"], amounts["copy"] = copy("cpu", 2**28)
     n_images = max(options.images, options.train)
     images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
     settings = {"weights": None, "crop_size": None, "random_state": 0}
-    print_header(
-        "network", "precision", "GFLOP an image", "MB an image", "images/s by operations",
-        "images/s by bytes", "reached, images/s", "share of the lower limit",
-    )  # fmt: skip
     for backbone in BACKBONES:
-        works = {}
         for precision in PRECISIONS:
             detector = PadimDetector(backbone, precision=precision, **settings)
             detector.fit(images[: options.train])
-            works[precision] = lambda d=detector: d.score_samples(images[: options.images])
-        seconds = alternate(works, options.runs)
+            works[backbone, precision] = lambda d=detector: d.score_samples(
+                images[: options.images]
+            )
+    seconds = alternate(works, options.runs)
+    # A limit is what the machine can do when nothing is in the way: the best of the rounds.
+    peaks = {name: amount / seconds[name].min() for name, amount in amounts.items()}
+    print_header("work", "best", "median (min to max)")
+    for name, amount in amounts.items():
+        unit = "GB/s" if name == "copy" else "GFLOP/s"
+        rates = spread(amount / seconds[name] / 1e9)
+        print_row(name, f"{peaks[name] / 1e9:.1f} {unit}", rates)
+    print_header(
+        "network", "precision", "GFLOP an image", "MB an image", "images/s by operations",
+        "images/s by bytes", "reached, images/s", "best over the lower limit",
+    )  # fmt: skip
+    for backbone in BACKBONES:
         for precision in PRECISIONS:
             n_operations, n_bytes = count_work(backbone, SIZE, getattr(torch, precision).itemsize)
-            limits = operations[precision] / n_operations, bandwidth / n_bytes
-            reached = options.images / seconds[precision]
+            limits = peaks[precision] / n_operations, peaks["copy"] / n_bytes
+            reached = options.images / seconds[backbone, precision]
             print_row(
                 backbone,
                 precision,
@@ -58,7 +67,7 @@ def main():
                 f"{n_bytes / 1e6:.0f}",
                 *(f"{limit:.0f}" for limit in limits),
                 spread(reached),
-                f"{np.median(reached) / min(limits):.2f}",
+                f"{reached.max() / min(limits):.2f}",
             )
 
 

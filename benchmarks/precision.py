@@ -117,8 +117,8 @@ def compare_numbers(backbone, folder, train, test):
     reference = reference_distances(*(reference_embeddings(detector, p) for p in (train, test)))
     embeddings = detector.embedder_.transform(test)
     distances = detector.gaussian_.mahalanobis(embeddings)
-    in_batches = detector.score_samples(test)
-    one_by_one = detector.set_params(batch_size=1).score_samples(test)
+    in_batches = detector.anomaly_map(test)
+    one_by_one = detector.set_params(batch_size=1).anomaly_map(test)
     training = detector.embedder_.transform(train)
     full, low_rank = (
         PatchGaussian(solver=solver).fit(training).mahalanobis(embeddings)
@@ -126,7 +126,7 @@ def compare_numbers(backbone, folder, train, test):
     )
     return {
         "float32, distances, to float64": (relative_difference(distances, reference), None),
-        "scores, one by one to batches of 32": (
+        "maps, one by one to batches of 32": (
             relative_difference(one_by_one, in_batches),
             BATCH_BAR,
         ),
