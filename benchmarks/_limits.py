@@ -1,4 +1,4 @@
-"""What a machine allows at best: operations and bytes of a network, and work to measure peaks with."""
+"""What a machine allows at best: a network's operations and bytes, and work for peaks."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ Usage: python benchmarks/limits.py [--runs 5] [--images 64] [--train 100]
 
 The arithmetic is that of a product of matrices of 2048 x 2048, the memory that of a copy of
 256 MiB, both measured in the same rounds as the networks; the best of the rounds counts. On a
-machine that others use, too, a share above 1 says that the peak was disturbed. Operations and bytes are
-those of the network up to layer3 for an image of 256 x 256. Reached is `score_samples` in batches of 32 on decoded images: the network,
-the Gaussians and the map.
+machine that others use, too, a share above 1 says that the peak was disturbed. Operations and
+bytes are those of the network up to layer3 for an image of 256 x 256. Reached is `score_samples`
+in batches of 32 on decoded images: the network, the Gaussians and the map.
 """
 
 from __future__ import annotations
