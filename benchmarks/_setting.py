@@ -16,14 +16,27 @@ from PIL import Image
 
 def print_setting(*packages: str) -> None:
     """Print machine, versions and date."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    print(
+        f"{datetime.date.today()}, {_processor()}{device}, "
+        f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, "
+        f"load {os.getloadavg()[0]:.2f}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, {', '.join(map(_version, packages))}",
+        flush=True,
+    )
+
+
+def _processor():
     with open("/proc/cpuinfo") as file:
         models = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
-    print(
-        f"{datetime.date.today()}, {' '.join(models) or platform.processor()}, "
-        f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, {', '.join(versions)}"
-    )
+    return " ".join(models) or platform.processor()
+
+
+def _version(package):
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} not installed"
 
 
 def read_category(root: Path) -> tuple[list[Path], pd.DataFrame]:

@@ -1,0 +1,85 @@
+"""Scoring large image files: decoding alone, the model alone, and both at once.
+
+Usage: python benchmarks/decoding.py [--runs 5] [--images 96] [--size 1024]
+
+resnet18, random weights, bfloat16, input of 256 x 256. The files hold generated parts of
+1024 x 1024 pixels, as PNG and as JPEG. If decoding alone and the model alone each kept all cores
+busy, both together could do 1 / (1/a + 1/b) images per second; what either leaves idle, the other
+can use, so a little more may be reached.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+from _setting import print_setting
+from _timing import alternate, parse_arguments, print_header, print_row, spread
+from PIL import Image
+
+from skpadim import PadimDetector
+from skpadim._images import Images, image_batches
+from skpadim.datasets import make_defects
+
+FORMATS = {"PNG": {}, "JPEG": {"quality": 90}}
+INPUT = (256, 256)
+BATCH_SIZE = 32
+
+
+def write_parts(folder, n_images, size):
+    """Paths by format. A few parts, turned and mirrored, make many files of real content."""
+    parts = make_defects(-(-n_images // 8), 0, image_size=size, random_state=0).data
+    paths = {name: [] for name in FORMATS}
+    for index in range(n_images):
+        turned = np.rot90(parts[index // 8], index % 4)
+        image = Image.fromarray(np.ascontiguousarray(turned[:, :: 1 if index % 8 < 4 else -1]))
+        for name, options in FORMATS.items():
+            path = Path(folder) / f"{index:04}.{name.lower()}"
+            image.save(path, name, **options)
+            paths[name].append(path)
+    return paths
+
+
+def decode(paths):
+    return image_batches(Images(paths), BATCH_SIZE, INPUT, None)
+
+
+def exhaust(batches):
+    deque(batches, maxlen=0)
+
+
+def main():
+    options = parse_arguments(__doc__, runs=5, images=96, size=1024)
+    print_setting("skpadim", "pillow", "torchvision")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_parts(folder, options.images, options.size)
+        decoded = np.concatenate([b.permute(0, 2, 3, 1).numpy() for b in decode(paths["PNG"])])
+        detector = PadimDetector(
+            "resnet18",
+            weights=None,
+            crop_size=None,
+            batch_size=BATCH_SIZE,
+            precision="bfloat16",
+            random_state=0,
+        ).fit(decoded)
+        works = {"model": lambda: detector.score_samples(decoded)}
+        for name, files in paths.items():
+            works[f"decode {name}"] = lambda f=files: exhaust(decode(f))
+            works[f"score {name}"] = lambda f=files: detector.score_samples(f)
+        rates = {k: options.images / v for k, v in alternate(works, options.runs).items()}
+    print(f"\n{options.images} files of {options.size} x {options.size}; images/s, median (range)")
+    print_header(
+        "files", "a: decoding alone", "b: model alone", "1 / (1/a + 1/b)", "score of the files",
+        "share (median of the runs)",
+    )  # fmt: skip
+    for name in FORMATS:
+        bound = 1 / (1 / rates[f"decode {name}"] + 1 / rates["model"])
+        reached = rates[f"score {name}"]
+        columns = (rates[f"decode {name}"], rates["model"], bound, reached)
+        print_row(name, *map(spread, columns), f"{np.median(reached / bound):.2f}")
+
+
+if __name__ == "__main__":
+    main()
