@@ -513,7 +513,8 @@ class PatchEmbedder(
     def _network_on(self, device, layers, narrow):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""
         key = (device, layers, narrow, self.precision, self.compile)
-        if key not in self._ready:
+        ready = self._ready.get(key)  # once: another thread may clear it
+        if ready is None:
             network = self._network if self._is_cut else self._network.cut(layers)
             network = network.for_inference()
             if narrow and self.projection == "random":
@@ -530,7 +531,7 @@ class PatchEmbedder(
             ready = network, *constants
             self._ready.clear()
             self._ready[key] = ready
-        return self._ready[key]
+        return ready
 
     def _sizes(self):
         """`image_size` and `crop_size` as pairs (height, width)."""

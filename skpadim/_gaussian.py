@@ -21,7 +21,13 @@ from skpadim._mahalanobis import (
     low_rank_training_distances,
     whitening_of,
 )
-from skpadim._moments import Moments, Samples, state_of
+from skpadim._moments import (
+    Moments,
+    Samples,
+    lower_triangles,
+    state_of,
+    symmetric_matrices,
+)
 from skpadim._persistence import VersionedStateMixin
 
 
@@ -397,10 +403,9 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         if isinstance(state, Samples):
             leave_one_out = self.calibration == "leave_one_out"
             return low_rank_training_distances(state, self.regularization, leave_one_out)
-        distances = TrainingDistances(
+        return TrainingDistances.of(
             state, self.regularization, self.calibration, embeddings.dtype
-        )
-        return distances(embeddings)
+        ).distances(embeddings)
 
     def _threshold(self, scores):
         """Fitted attributes that follow from the scores of the training samples."""
@@ -408,19 +413,23 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         set_offset = conformal_offset if conformal else training_offset
         return {"training_scores_": scores, "offset_": set_offset(scores, self.contamination)}
 
-    def _distances(self, embeddings, dtype=None):
-        """Distances of a tensor of embeddings; the factors are built on first use."""
+    def _distances(self, embeddings):
+        """Distances of a tensor of embeddings."""
+        return self._whitening(embeddings.device, embeddings.dtype).distances(embeddings)
+
+    def _whitening(self, device, dtype):
+        """Factors of the covariances on a device, for products in `dtype`; built on first use."""
         if self.n_samples_seen_ < 2:
             raise ValueError(
                 "The Gaussians have seen n_samples=1: give partial_fit at least one more."
             )
-        dtype = dtype or embeddings.dtype
-        key = (embeddings.device, dtype, self.regularization)
-        if key not in self._factors:
+        key = (device, dtype, self.regularization)
+        whitening = self._factors.get(key)  # once: another thread may clear it
+        if whitening is None:
+            whitening = whitening_of(self._state(device), self.regularization, dtype)
             self._factors.clear()
-            state = self._state(embeddings.device)
-            self._factors[key] = whitening_of(state, self.regularization, dtype)
-        return self._factors[key].distances(embeddings)
+            self._factors[key] = whitening
+        return whitening
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "location_")
@@ -429,20 +438,14 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         state = super().__getstate__()
         state.pop("_factors", None)
         if "scatter_" in state:
-            # The scatter is symmetric: one triangle of it halves the model file.
-            rows, columns = np.tril_indices(self.scatter_.shape[-1])
-            state["scatter_"] = self.scatter_[..., rows, columns]
+            state["scatter_"] = lower_triangles(self.scatter_)
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
         self._factors = {}
         if "scatter_" in state:
-            n_features = self.location_.shape[-1]
-            rows, columns = np.tril_indices(n_features)
-            triangle, self.scatter_ = self.scatter_, np.empty((*self.location_.shape, n_features))
-            self.scatter_[..., rows, columns] = triangle
-            self.scatter_[..., columns, rows] = triangle
+            self.scatter_ = symmetric_matrices(self.scatter_, self.location_.shape[-1])
 
 
 def _normal_samples(X, y):

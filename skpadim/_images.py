@@ -27,7 +27,7 @@ _KINDS = (
     "list of paths, PIL images or arrays (height, width[, 3])"
 )
 # Decoding releases the GIL; more threads than this only compete with the network for the cores.
-_DECODING_THREADS = min(8, os.cpu_count() or 1)
+_MAX_DECODING_THREADS = 8
 
 
 class Images(Sequence):
@@ -39,6 +39,8 @@ class Images(Sequence):
         Images in any of the forms that :class:`~skpadim.PadimDetector` takes.
     min_images : int, default=1
         Fewer raise an error.
+    first : int, default=0
+        What messages call the first image, where X is a part of what the user gave.
 
     Raises
     ------
@@ -46,8 +48,8 @@ class Images(Sequence):
         If X as a whole is none of these. What is wrong with a single image shows when it is read.
     """
 
-    def __init__(self, X, *, min_images=1):
-        self.items = _as_items(X)
+    def __init__(self, X, *, min_images=1, first=0):
+        self.items, self._first = _as_items(X), first
         if len(self.items) < min_images:
             raise ValueError(
                 f"X has {len(self.items)} image{'s' * (len(self.items) != 1)} "
@@ -62,6 +64,10 @@ class Images(Sequence):
         """The images with these indices; stacks are not copied before they are read."""
         return Images([self.items[index] for index in indices])
 
+    def part(self, start, stop) -> Images:
+        """The images from `start` up to `stop`; messages call them as before."""
+        return Images(self.items[start:stop], first=self._first + start)
+
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
         item = self.items[index]
@@ -70,7 +76,7 @@ class Images(Sequence):
         except (TypeError, ValueError) as error:
             where = f" ({os.fspath(item)})" if isinstance(item, (str, os.PathLike)) else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"Image {index}{where} {error}") from error
+            raise kind(f"Image {self._first + index}{where} {error}") from error
 
 
 def read_image(item) -> torch.Tensor:
@@ -137,9 +143,11 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
     An error of `read` is raised when its batch is due.
     """
     starts = range(0, n_items, batch_size)
+    # torch's number is this process's share of the cores, where several work side by side.
+    n_threads = min(_MAX_DECODING_THREADS, torch.get_num_threads())
     # Handing over costs as much as reading a small file; a few chunks a thread share the work well.
-    chunk_size = max(1, batch_size // (4 * _DECODING_THREADS))
-    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+    chunk_size = max(1, batch_size // (4 * n_threads))
+    with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque = deque()
 
         def submit(start):

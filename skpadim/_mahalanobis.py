@@ -40,6 +40,10 @@ class Whitening:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
         return mahalanobis_distances(embeddings, self.mean, self.matrices)
 
+    def to(self, device: torch.device) -> Whitening:
+        """Return the same factors on another device."""
+        return Whitening(self.mean.to(device), self.matrices.to(device))
+
 
 @dataclass
 class LowRankWhitening:
@@ -63,6 +67,11 @@ class LowRankWhitening:
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
         return low_rank_distances(embeddings, self.mean, self.matrices, self.regularization)
+
+    def to(self, device: torch.device) -> LowRankWhitening:
+        """Return the same factors on another device."""
+        mean, matrices = self.mean.to(device), self.matrices.to(device)
+        return LowRankWhitening(mean, matrices, self.regularization)
 
 
 def whitening_of(
@@ -308,29 +317,50 @@ def low_rank_training_distances(
     return distances
 
 
+@dataclass
 class TrainingDistances:
-    """Distances of training samples in the way that `calibration` asks for.
+    """Distances of training samples in the way that `calibration` asks for, batch by batch.
 
-    Built once from the moments of all samples, then called on the samples in batches. Where the
-    state is the samples themselves, :func:`low_rank_training_distances` has all of them at once.
+    Where the state is the samples themselves, :func:`low_rank_training_distances` has all of them
+    at once.
+
+    Attributes
+    ----------
+    mean : tensor of shape (n_positions, n_features), float64
+    matrices : tensor of shape (n_positions, n_features, n_features)
+    n_samples : int
+        Number of all training samples.
+    leave_one_out : bool
     """
 
-    def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
-        self.leave_one_out = calibration == "leave_one_out"
-        self.n_samples, self.mean = moments.count, moments.mean
-        self.matrices = whitening_matrices(
-            moments.scatter,
-            moments.count - (2 if self.leave_one_out else 1),
-            regularization,
-            torch.float64 if self.leave_one_out else dtype,
-        )
+    mean: torch.Tensor
+    matrices: torch.Tensor
+    n_samples: int
+    leave_one_out: bool
 
-    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def of(cls, moments: Moments, regularization: float, calibration: str, dtype: torch.dtype):
+        """From the moments of all samples; `dtype` is that of the embeddings."""
+        leave_one_out = calibration == "leave_one_out"
+        matrices = whitening_matrices(
+            moments.scatter,
+            moments.count - (2 if leave_one_out else 1),
+            regularization,
+            torch.float64 if leave_one_out else dtype,
+        )
+        return cls(moments.mean, matrices, moments.count, leave_one_out)
+
+    def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Map (n_embeddings, n_positions, n_features) to (n_embeddings, n_positions)."""
         if self.leave_one_out:
             return leave_one_out_distances(embeddings, self.mean, self.matrices, self.n_samples)
         mean = self.mean.to(self.matrices.dtype)
         return mahalanobis_distances(embeddings, mean, self.matrices)
+
+    def to(self, device: torch.device) -> TrainingDistances:
+        """Return the same on another device."""
+        mean, matrices = self.mean.to(device), self.matrices.to(device)
+        return TrainingDistances(mean, matrices, self.n_samples, self.leave_one_out)
 
 
 def check_enough_samples(n_samples: int, calibration: str | None) -> None:

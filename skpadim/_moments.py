@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from skpadim._blocks import each_block
@@ -88,6 +89,10 @@ class Moments:
         self.count = total
         return self
 
+    def __reduce__(self):
+        triangles = lower_triangles(self.scatter.numpy(force=True))
+        return _moments_from_triangles, (self.count, self.mean.numpy(force=True), triangles)
+
     def copy(self) -> Moments:
         """Return the same moments in memory of their own."""
         return Moments(self.count, self.mean.clone(), self.scatter.clone())
@@ -139,6 +144,9 @@ class Samples:
             return self.update(other.rows.to(self.rows.device))
         return Moments.of(self.rows).merge(other)
 
+    def __reduce__(self):
+        return _samples_from_rows, (self.rows.numpy(force=True), self.limit)
+
     def copy(self) -> Samples:
         """Return the same state; its rows are shared, since nothing changes them."""
         return self
@@ -150,6 +158,30 @@ class Samples:
     def _within_limit(self):
         too_many = self.limit is not None and self.count > self.limit
         return Moments.of(self.rows) if too_many else self
+
+
+def lower_triangles(matrices: np.ndarray) -> np.ndarray:
+    """Lower triangles (..., n * (n + 1) / 2) of symmetric matrices (..., n, n): half the bytes."""
+    rows, columns = np.tril_indices(matrices.shape[-1])
+    return matrices[..., rows, columns]
+
+
+def symmetric_matrices(triangles: np.ndarray, n: int) -> np.ndarray:
+    """Undo :func:`lower_triangles`."""
+    rows, columns = np.tril_indices(n)
+    matrices = np.empty((*triangles.shape[:-1], n, n), dtype=triangles.dtype)
+    matrices[..., rows, columns] = triangles
+    matrices[..., columns, rows] = triangles
+    return matrices
+
+
+def _samples_from_rows(rows, limit):
+    return Samples(torch.from_numpy(rows), limit)
+
+
+def _moments_from_triangles(count, mean, triangles):
+    scatter = symmetric_matrices(triangles, mean.shape[-1])
+    return Moments(count, torch.from_numpy(mean), torch.from_numpy(scatter))
 
 
 def state_of(embeddings: torch.Tensor, solver: str) -> Moments | Samples:

@@ -1,9 +1,9 @@
-"""PadimDetector: streams images through embedding, Gaussians, anomaly map and threshold."""
+"""PadimDetector: embedding, Gaussians, anomaly map and threshold in one estimator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._calibration import conformal_offset
+from skpadim._devices import resolve_device
 from skpadim._embedding import (
     EMBEDDING_CONSTRAINTS,
     MODEL_PARAMETERS,
@@ -22,18 +22,9 @@ from skpadim._embedding import (
 from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
 from skpadim._labels import check_labels
-from skpadim._mahalanobis import (
-    TrainingDistances,
-    check_enough_samples,
-    low_rank_training_distances,
-)
-from skpadim._moments import Moments, Samples
+from skpadim._learning import learn_state, score_training_images
 from skpadim._persistence import VersionedStateMixin
-
-# Embeddings of more images than features are gathered before they are added to the moments, which
-# then are read and written less often, and if all of the training set fits, calibration needs no
-# second pass. The buffer is as large as the moments themselves, and no larger than this.
-_MAX_CHUNK_BYTES = 2**30
+from skpadim._scoring import MapMaker, iter_map_batches, score_images
 
 
 class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -91,6 +82,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     compile : bool, default=False
         Compile the network with :func:`torch.compile`: tens of seconds at first use, for some
         percent of speed afterwards.
+    n_jobs : int or None, default=None
+        Processes that images are shared out to, in fits and in scoring; each holds a network and
+        scores with a copy of the Gaussians. None means 1, and under
+        :func:`joblib.parallel_config` all workers of the engine that is set there: a Dask, Ray or
+        Spark cluster works so. -1 means all processors. Results differ by rounding only.
     memory : str, path, joblib.Memory or None, default=None
         A folder in which the feature maps of every image are kept, by content: in a grid search
         an image then goes through the network once, whatever the folds and candidates. See the
@@ -156,6 +152,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         **EMBEDDING_CONSTRAINTS,
         **PatchGaussian._parameter_constraints,
         "sigma": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -176,6 +173,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         device="auto",
         precision="float32",
         compile=False,
+        n_jobs=None,
         memory=None,
         random_state=None,
         verbose=0,
@@ -195,6 +193,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.device = device
         self.precision = precision
         self.compile = compile
+        self.n_jobs = n_jobs
         self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
@@ -217,8 +216,17 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         images = _good_images(X, y, min_images=2)
         embedder = self._make_embedder().fit()
-        state, embeddings = _learn_state(embedder, images)
-        scores = self._score_training_images(embedder, images, state, embeddings)
+        state, embeddings = learn_state(embedder, images, self.n_jobs)
+        scores = score_training_images(
+            embedder,
+            images,
+            state,
+            embeddings,
+            regularization=self.regularization,
+            sigma=float(self.sigma),
+            calibration=self.calibration,
+            n_jobs=self.n_jobs,
+        )
         return self._store(embedder, state, scores)
 
     def partial_fit(self, X, y=None):
@@ -242,10 +250,10 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         images = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit()
-            state, _ = _learn_state(embedder, images)
+            state, _ = learn_state(embedder, images, self.n_jobs)
             return self._store(embedder, state, None)
         embedder = self._fitted_embedder()
-        state, _ = _learn_state(embedder, images)
+        state, _ = learn_state(embedder, images, self.n_jobs)
         # Into the new arrays: should this be interrupted, the model from before is whole.
         state = state.merge(self.gaussian_._state(state.mean.device))
         return self._store(embedder, state, None)
@@ -304,7 +312,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
         """
         check_is_fitted(self)
-        return (maps.numpy(force=True) for maps in self._iter_maps(Images(X)))
+        return iter_map_batches(self._map_maker(), Images(X), self.n_jobs, "Scoring")
 
     def score_samples(self, X):
         """Score of each image: higher is more normal.
@@ -320,9 +328,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             Minus the maximum of the anomaly map.
         """
         check_is_fitted(self)
-        return np.concatenate(
-            [-image_scores(maps).numpy(force=True) for maps in self._iter_maps(Images(X))]
-        )
+        return score_images(self._map_maker(), Images(X), self.n_jobs, "Scoring")
 
     def decision_function(self, X):
         """Score of each image above the threshold: negative is anomalous.
@@ -368,40 +374,12 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         names = ("batch_size", "device", "compile", "memory", "verbose")
         return self.embedder_.set_params(**{name: getattr(self, name) for name in names})
 
-    def _score_training_images(self, embedder, images, state, embeddings):
-        """Scores of the training images that the threshold is set from; None without one.
-
-        `embeddings` are those of all training images, or None if there are too many to keep: the
-        images go through the network once more then.
-        """
-        if self.calibration is None:
-            return None
-        check_enough_samples(state.count, self.calibration)
-        if isinstance(state, Samples):
-            leave_one_out = self.calibration == "leave_one_out"
-            distances = low_rank_training_distances(state, self.regularization, leave_one_out)
-            batches = distances.split(self.batch_size)
-        else:
-            measure = TrainingDistances(state, self.regularization, self.calibration, torch.float32)
-            if embeddings is None:
-                images = embedder.iter_embeddings(images, "Calibrating (second pass)")
-                batches = (measure(_flat(batch)) for batch in images)
-            else:
-                batches = measure(embeddings).split(self.batch_size)
-        maps = (self._to_maps(batch, embedder) for batch in batches)
-        return np.concatenate([-image_scores(batch).numpy(force=True) for batch in maps])
-
-    def _iter_maps(self, images) -> Iterator[torch.Tensor]:
-        """Yield anomaly maps batch by batch, as tensors on the device."""
+    def _map_maker(self):
+        """All that scoring needs, for the device that is asked for."""
         embedder = self._fitted_embedder()
+        device = resolve_device(self.device, fall_back=True)
         dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
-        for embeddings in embedder.iter_embeddings(images, "Scoring"):
-            yield self._to_maps(self.gaussian_._distances(_flat(embeddings), dtype), embedder)
-
-    def _to_maps(self, distances, embedder):
-        """Distances (n_samples, n_positions) to maps (n_samples, height, width)."""
-        grids = distances.reshape(len(distances), *embedder.grid_)
-        return anomaly_maps(grids, embedder.input_size_, float(self.sigma))
+        return MapMaker(embedder, self.gaussian_._whitening(device, dtype), float(self.sigma))
 
     def _store(self, embedder, state, scores):
         """Set the fitted attributes, all at once, when nothing can fail any more."""
@@ -443,39 +421,3 @@ def _good_images(X, y, min_images=1):
     if len(good) < min_images:
         raise ValueError(f"y labels {len(good)} image as good; at least {min_images} are needed.")
     return images.take(good)
-
-
-def _learn_state(embedder, images):
-    """Moments or samples of the images' embeddings, and the embeddings if all of them are kept."""
-    n_images, n_features = len(images), embedder.n_features_out_
-    bytes_per_image = 4 * embedder.grid_[0] * embedder.grid_[1] * n_features
-    if n_images <= n_features:
-        chunk_size = n_images
-    else:
-        moments_bytes = 2 * n_features * bytes_per_image  # float64 scatters
-        chunk_bytes = min(moments_bytes, _MAX_CHUNK_BYTES)
-        chunk_size = min(n_images, max(embedder.batch_size, chunk_bytes // bytes_per_image))
-    chunk = moments = None
-    filled = 0
-    for batch in embedder.iter_embeddings(images, "Fitting"):
-        if chunk is None:
-            chunk = _flat(batch).new_empty((chunk_size, *_flat(batch).shape[1:]))
-        if filled + len(batch) > chunk_size:
-            moments = _add(moments, chunk[:filled])
-            filled = 0
-        chunk[filled : filled + len(batch)] = _flat(batch)
-        filled += len(batch)
-    if n_images <= n_features:
-        return Samples(chunk, limit=n_features), chunk
-    all_fit = moments is None
-    moments = _add(moments, chunk[:filled])
-    return moments, chunk if all_fit else None
-
-
-def _add(moments, embeddings):
-    return Moments.of(embeddings) if moments is None else moments.update(embeddings)
-
-
-def _flat(embeddings):
-    """(n_samples, height, width, n_features) to (n_samples, n_positions, n_features)."""
-    return embeddings.reshape(len(embeddings), -1, embeddings.shape[-1])

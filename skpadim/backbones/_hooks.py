@@ -7,6 +7,7 @@ run, in which order and on what, so nothing needs to be known of the network's c
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
 from contextlib import contextmanager
 
@@ -38,9 +39,12 @@ def run_to_layers(module: nn.Module, images, names: Iterable[str]) -> dict[str, 
     """
     missing = set(names)
     outputs = {}
+    caller = threading.get_ident()
 
     def keep(name):
         def hook(_module, _args, output):
+            if threading.get_ident() != caller:
+                return  # another thread runs the same module, and has hooks of its own
             outputs[name] = output
             missing.discard(name)
             if not missing:

@@ -1,0 +1,139 @@
+"""Images to anomaly maps and scores under a fitted model, in this process or by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skpadim._anomaly_map import anomaly_maps, image_scores
+from skpadim._embedding import PatchEmbedder
+from skpadim._images import Images
+from skpadim._mahalanobis import LowRankWhitening, TrainingDistances, Whitening
+from skpadim._workers import count_workers, map_chunks
+
+# Shares of the work for each worker: few, as each costs a message; more than one, so that all end
+# at about the same time, and little is lost with a worker.
+_CHUNKS_PER_WORKER = 4
+_MAX_CHUNK = 4096
+# Batches of maps in progress for each worker, computed before the caller has taken those before.
+_BATCHES_AHEAD = 8
+
+
+@dataclass
+class MapMaker:
+    """All that it takes to make anomaly maps, in one piece that can be sent to a worker.
+
+    Attributes
+    ----------
+    embedder : PatchEmbedder
+        Fitted.
+    measure : Whitening, LowRankWhitening or TrainingDistances
+        Turns embeddings (n_samples, n_positions, n_features) into distances.
+    sigma : float
+        Of the Gaussian that smooths the maps, in pixels.
+    """
+
+    embedder: PatchEmbedder
+    measure: Whitening | LowRankWhitening | TrainingDistances
+    sigma: float
+
+    def iter_maps(self, images: Images, description: str) -> Iterator[torch.Tensor]:
+        """Yield maps (n_batch, height, width) batch by batch, on the embedder's device."""
+        for embeddings in self.embedder.iter_embeddings(images, description):
+            self.measure = self.measure.to(embeddings.device)
+            distances = self.measure.distances(flat(embeddings))
+            yield maps_of_distances(distances, self.embedder, self.sigma)
+
+    def scores(self, images: Images, description: str) -> np.ndarray:
+        """Scores (n_samples,) of images, higher is more normal."""
+        return np.concatenate([_scores(maps) for maps in self.iter_maps(images, description)])
+
+
+def maps_of_distances(
+    distances: torch.Tensor, embedder: PatchEmbedder, sigma: float
+) -> torch.Tensor:
+    """Maps (n_samples, height, width) of distances (n_samples, n_positions)."""
+    grids = distances.reshape(len(distances), *embedder.grid_)
+    return anomaly_maps(grids, embedder.input_size_, sigma)
+
+
+def scores_of_distances(
+    distances: torch.Tensor, embedder: PatchEmbedder, sigma: float
+) -> np.ndarray:
+    """Scores (n_samples,) of distances (n_samples, n_positions), higher is more normal."""
+    batches = distances.split(int(embedder.batch_size))
+    return np.concatenate([_scores(maps_of_distances(batch, embedder, sigma)) for batch in batches])
+
+
+def iter_map_batches(
+    maker: MapMaker, images: Images, n_jobs: int | None, description: str
+) -> Iterator[np.ndarray]:
+    """Yield the maps of `batch_size` images at a time, in order."""
+    n_workers = count_workers(n_jobs)
+    if not is_shared(images, maker.embedder, n_workers):
+        for maps in maker.iter_maps(images, description):
+            yield maps.numpy(force=True)
+        return
+    yield from map_chunks(
+        _make_maps,
+        maker,
+        images,
+        chunk_size=int(maker.embedder.batch_size),
+        at_once=_BATCHES_AHEAD * n_workers,
+        n_jobs=n_jobs,
+        description=description if maker.embedder.verbose else None,
+    )
+
+
+def score_images(
+    maker: MapMaker, images: Images, n_jobs: int | None, description: str
+) -> np.ndarray:
+    """Scores (n_samples,) of images, higher is more normal."""
+    n_workers = count_workers(n_jobs)
+    if not is_shared(images, maker.embedder, n_workers):
+        return maker.scores(images, description)
+    scores = map_chunks(
+        _make_scores,
+        maker,
+        images,
+        chunk_size=chunk_size(images, maker.embedder, n_workers),
+        n_jobs=n_jobs,
+        description=description if maker.embedder.verbose else None,
+    )
+    return np.concatenate(list(scores))
+
+
+def is_shared(images: Images, embedder: PatchEmbedder, n_workers: int) -> bool:
+    """Whether there are several workers, and work for more than one of them."""
+    return n_workers > 1 and len(images) > embedder.batch_size
+
+
+def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
+    """Number of images that a worker takes at a time, a multiple of `batch_size`.
+
+    The batches then are the same however many workers there are.
+    """
+    batch_size = int(embedder.batch_size)
+    even = len(images) / (_CHUNKS_PER_WORKER * n_workers)
+    return batch_size * max(1, min(round(even), _MAX_CHUNK) // batch_size)
+
+
+def flat(embeddings: torch.Tensor) -> torch.Tensor:
+    """(n_samples, height, width, n_features) to (n_samples, n_positions, n_features)."""
+    return embeddings.reshape(len(embeddings), -1, embeddings.shape[-1])
+
+
+def _scores(maps):
+    return -image_scores(maps).numpy(force=True)
+
+
+def _make_maps(maker, images):
+    batches = maker.iter_maps(images, "")
+    return np.concatenate([maps.numpy(force=True) for maps in batches])
+
+
+def _make_scores(maker, images):
+    return maker.scores(images, "")

@@ -1,0 +1,280 @@
+"""Images shared out to workers: the same results, errors as the user knows them, lost workers."""
+
+import gc
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from joblib import parallel_config
+from joblib.parallel import ThreadingBackend
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skpadim._images import Images
+from skpadim._workers import map_chunks
+
+RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
+
+
+@pytest.fixture(params=["embeddings fit", "moments only", "samples"])
+def make(request, make_detector, monkeypatch):
+    """Make a detector for each way in which a fit goes through the images."""
+    if request.param == "moments only":
+        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+    n_features = 60 if request.param == "samples" else 15
+
+    def make(**parameters):
+        return make_detector(**{**RESNET, "n_features": n_features, "batch_size": 4, **parameters})
+
+    return make
+
+
+@pytest.fixture
+def make_small(make_detector):
+    return lambda **parameters: make_detector(**{**RESNET, "batch_size": 4, **parameters})
+
+
+def same_model(one, other, X, rtol=1e-6):
+    assert one.n_samples_seen_ == other.n_samples_seen_
+    assert_allclose(one.gaussian_.location_, other.gaussian_.location_, rtol=rtol, atol=1e-9)
+    assert_allclose(one.training_scores_, other.training_scores_, rtol=rtol)
+    assert_allclose(one.offset_, other.offset_, rtol=rtol)
+    assert_allclose(one.score_samples(X), other.score_samples(X), rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_number_of_jobs_does_not_change_the_model(backend, make, parts, good):
+    alone = make().fit(good)
+    with parallel_config(backend=backend):
+        shared = make(n_jobs=2).fit(good)
+        same_model(shared, alone, parts.data)
+        assert_allclose(shared.anomaly_map(parts.data), alone.anomaly_map(parts.data), rtol=1e-5)
+        assert [len(maps) for maps in shared.iter_anomaly_maps(good)] == [4] * 6
+        assert_array_equal(shared.predict(parts.data), alone.predict(parts.data))
+
+
+def test_two_fits_with_the_same_jobs_give_the_same_bits(make_small, good):
+    first, second = make_small(n_jobs=2).fit(good), make_small(n_jobs=2).fit(good)
+    assert_array_equal(first.training_scores_, second.training_scores_)
+
+
+def test_partial_fit_shares_out_as_fit_does(make, parts, good):
+    parted = make(n_jobs=2).partial_fit(good[:10]).partial_fit(good[10:])
+    expected = make().fit(good).score_samples(parts.data)
+    assert_allclose(parted.score_samples(parts.data), expected, rtol=1e-5)
+
+
+def test_none_takes_the_workers_that_joblib_is_set_to(make_small, good, monkeypatch):
+    processes = []
+    monkeypatch.setattr(
+        "skpadim._learning.map_chunks",
+        lambda *arguments, n_jobs, **options: (
+            processes.append(joblib.effective_n_jobs(n_jobs))
+            or map_chunks(*arguments, n_jobs=n_jobs, **options)
+        ),
+    )
+    make_small().fit(good)
+    assert processes == []
+    with parallel_config("threading", n_jobs=2):
+        make_small().fit(good)
+    assert processes == [2]
+
+
+def test_a_bad_image_is_named_as_the_user_knows_it(make_small, folder, tmp_path):
+    paths = sorted(folder.iterdir())
+    detector = make_small(n_jobs=2).fit(paths)
+    before = pickle.dumps(detector)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Image 21 \(.*bad.png\) is empty"):
+        detector.fit([*paths[:21], bad, *paths[21:]])
+    assert pickle.dumps(detector) == before
+    with pytest.raises(ValueError, match="Image 30 has NaN"):
+        detector.score_samples([np.zeros((9, 9))] * 30 + [np.full((9, 9), np.nan)])
+
+
+def test_number_of_jobs_is_checked(make_detector, good):
+    with pytest.raises(ValueError, match="'n_jobs' parameter of PadimDetector must be"):
+        make_detector(n_jobs="many").fit(good)
+
+
+def test_threads_of_torch_are_as_before(make_small, good):
+    before = torch.get_num_threads()
+    with parallel_config("threading"):
+        make_small(n_jobs=2).fit(good)
+    assert torch.get_num_threads() == before
+
+
+def test_one_detector_scores_in_several_threads_at_once(make_small, parts, good):
+    detector = make_small().fit(good)
+    expected = [detector.score_samples(parts.data[i : i + 3]) for i in range(8)]
+    detector = pickle.loads(pickle.dumps(detector))  # nothing is ready yet
+    with ThreadPoolExecutor(2) as pool:
+        scores = pool.map(lambda i: detector.score_samples(parts.data[i : i + 3]), range(8))
+        for found, wanted in zip(scores, expected, strict=True):
+            assert_allclose(found, wanted, rtol=1e-5)
+
+
+# Functions of a module, which workers can import or unpickle.
+
+
+def first_pixels(_model, images):
+    return [int(images[i][0, 0, 0]) for i in range(len(images))]
+
+
+def large_result(n_bytes, images):
+    return np.full(n_bytes, int(images[0][0, 0, 0]), dtype=np.uint8)
+
+
+class NotesItsArrival:
+    """A model that writes a line wherever it is unpickled."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def process(_model, images):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def die_once(mark, images):
+    """Kill the process that is first to come to image 4."""
+    if images[0][0, 0, 0] == 4 and not Path(mark).exists():
+        Path(mark).write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return first_pixels(mark, images)
+
+
+def always_die(_model, images):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def numbered():
+    """Ten images, each of which holds its number."""
+    return Images(np.arange(10, dtype=np.uint8).repeat(4).reshape(10, 2, 2))
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 3])
+def test_each_chunk_comes_once_and_in_order(numbered, at_once):
+    chunks = map_chunks(first_pixels, None, numbered, chunk_size=3, n_jobs=2, at_once=at_once)
+    assert list(chunks) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+
+
+def test_engines_that_return_all_at_once_will_do(numbered):
+    class NoGenerators(ThreadingBackend):
+        supports_return_generator = False
+
+    joblib.register_parallel_backend("no generators", NoGenerators)
+    with parallel_config("no generators", n_jobs=2):
+        chunks = map_chunks(first_pixels, None, numbered, chunk_size=4, n_jobs=None)
+        assert list(chunks) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_a_model_is_unpickled_once_by_each_process(numbered, tmp_path):
+    model = NotesItsArrival(tmp_path / "log")
+    used = set(map_chunks(process, model, numbered, chunk_size=1, n_jobs=2))
+    arrived = (tmp_path / "log").read_text().split()
+    assert len(arrived) == len(set(arrived)) <= 2
+    assert used <= set(map(int, arrived))
+
+
+def test_results_wait_in_files_and_leave_none(numbered, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    size = 8 * 2**20
+    chunks = map_chunks(large_result, size, numbered, chunk_size=1, n_jobs=2)
+    tracemalloc.start()
+    try:
+        for number, chunk in enumerate(chunks):
+            assert (chunk == number).all()
+            del chunk
+            if number == 0:
+                deadline = time.monotonic() + 60
+                while len(list(tmp_path.glob("skpadim-*"))) < 9 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                assert len(list(tmp_path.glob("skpadim-*"))) == 9
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size  # of ten: one result is held, and one arrives as message and array
+    assert not list(tmp_path.glob("skpadim-*"))
+
+
+def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    chunks = map_chunks(large_result, 2**21, numbered, chunk_size=1, n_jobs=2)
+    next(chunks)
+    chunks.close()
+    deadline = time.monotonic() + 30
+    while list(tmp_path.glob("skpadim-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        gc.collect()  # what joblib has not taken from its workers
+    assert not list(tmp_path.glob("skpadim-*"))
+
+
+def test_a_lost_worker_costs_its_chunks_only(numbered, tmp_path):
+    mark = str(tmp_path / "mark")
+    with pytest.warns(UserWarning, match=r"A worker was lost .*\); what it had not"):
+        chunks = list(map_chunks(die_once, mark, numbered, chunk_size=2, n_jobs=2))
+    assert chunks == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
+@pytest.mark.filterwarnings("ignore:A worker was lost")
+def test_workers_that_are_always_lost_end_the_work(numbered):
+    with pytest.raises(RuntimeError, match="Workers were lost 3 times.*use fewer"):
+        list(map_chunks(always_die, None, numbered, chunk_size=2, n_jobs=2))
+
+
+class TestOnADaskCluster:
+    """A real cluster on this machine: a scheduler and two processes."""
+
+    pytestmark = pytest.mark.filterwarnings("default")  # of Dask's own making
+
+    @pytest.fixture(scope="class")
+    def client(self):
+        distributed = pytest.importorskip("distributed")
+        settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+            yield client
+
+    def test_the_model_is_that_of_one_process(self, client, make, parts, good):
+        alone = make().fit(good)
+        with parallel_config("dask"):
+            same_model(make().fit(good), alone, parts.data)
+
+    def test_a_killed_worker_does_not_spoil_a_fit(self, client, make, parts, good):
+        many = np.concatenate([good] * 10)
+        alone = make().fit(many)
+        client.wait_for_workers(2)
+        first = client.run(os.getpid)
+        killer = threading.Timer(0.5, os.kill, (min(first.values()), signal.SIGKILL))
+        with parallel_config("dask"):
+            killer.start()
+            shared = make().fit(many)
+            killer.join()
+            same_model(shared, alone, parts.data)
+
+    def test_two_thousand_images_are_scored_by_both_workers(self, client, make_detector, good):
+        images = np.concatenate([good] * 84)[:2000, ::2, ::2]
+        detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
+        expected = detector.score_samples(images)
+        client.wait_for_workers(2)
+        with parallel_config("dask"):
+            assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
+        busy = client.run(lambda dask_worker: dask_worker.state.executed_count)
+        assert all(busy.values())
