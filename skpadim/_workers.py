@@ -7,6 +7,7 @@ knows what is computed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import tempfile
@@ -17,7 +18,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from functools import cached_property
 from typing import Any, TypeVar
 
 import joblib
@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 
 # Results above this many bytes wait for their turn in a file.
 _MAX_WAITING_BYTES = 2**20
+# A model up to this size is sent to Dask's workers again and again.
+_MAX_BYTES_WITH_TASKS = 2**25
 # So many times in a row may all workers be lost without a single chunk done.
 _MAX_FAILURES = 3
 
@@ -83,11 +85,14 @@ def map_chunks(
     """
     n_images = len(images)
     chunks = [(i, min(i + chunk_size, n_images)) for i in range(0, n_images, chunk_size)]
-    shipment = _Shipment(model)
+    shipment = _Shipment.of(model)
     done = failures = 0
-    with tqdm(
-        total=n_images, desc=description, unit="image", disable=None if description else True
-    ) as progress:
+    with (
+        closing(shipment),
+        tqdm(
+            total=n_images, desc=description, unit="image", disable=None if description else True
+        ) as progress,
+    ):
         while done < len(chunks):
             batch = chunks[done : done + (at_once or len(chunks))]
             parts = [images.part(*bounds) for bounds in batch]
@@ -132,8 +137,9 @@ def _outcomes(work, shipment, parts, n_jobs):
         parallel = joblib.Parallel(**settings)
     n_threads = torch.get_num_threads()
     share = max(1, n_threads // count_workers(n_jobs))
+    model = _sent_ahead(shipment)
     outcomes = iter(
-        parallel(joblib.delayed(_run)(work, shipment, part, os.getpid(), share) for part in parts)
+        parallel(joblib.delayed(_run)(work, model, part, os.getpid(), share) for part in parts)
     )
     try:
         while True:  # "yield from" would close them, with a warning
@@ -148,12 +154,31 @@ def _outcomes(work, shipment, parts, n_jobs):
                 outcomes.close()
 
 
+def _sent_ahead(shipment):
+    """What tasks are given for the shipment: it, or where Dask has put it.
+
+    A small one goes along with each task, so that Dask can do a task again anywhere. Of a large
+    one each of Dask's workers gets a copy before the tasks: joblib would give one worker the only
+    copy, and wait forever for tasks that cannot start should that worker be lost.
+    """
+    client = getattr(joblib.parallel.get_active_backend()[0], "client", None)
+    if not hasattr(client, "scatter") or shipment.nbytes <= _MAX_BYTES_WITH_TASKS:
+        return shipment
+    sending = client.scatter(shipment, broadcast=True, hash=False, asynchronous=True)
+    sent = asyncio.run_coroutine_threadsafe(sending, client.loop.asyncio_loop).result(
+        timeout=60 + shipment.nbytes / 1e6  # it may never end if a worker is lost meanwhile
+    )
+    if sent.status != "finished":
+        raise ConnectionError(f"the model could not be sent: {sent.status}")
+    return sent
+
+
 def _run(work, shipment, images, parent, share_of_threads):
     """Work on one chunk, in the worker."""
     if os.getpid() == parent:  # a thread; to processes their engine gives a share of the cores
         torch.set_num_threads(share_of_threads)
     try:
-        return _Outcome(work(shipment.model, images))
+        return _Outcome(work(shipment.open(), images))
     except Exception as error:
         return _Outcome(error=error, where=traceback.format_exc())
 
@@ -161,35 +186,37 @@ def _run(work, shipment, images, parent, share_of_threads):
 class _Shipment:
     """A model on its way to the workers: pickled once, and unpickled once by each process."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, name, pickled):
+        self._name, self._pickled = name, pickled
 
-    @cached_property
-    def _payload(self):
+    @classmethod
+    def of(cls, model) -> _Shipment:
+        """Pack a model."""
         # With cloudpickle, which takes classes of the user's script along. An array, because
         # joblib shares large arrays between the processes of a machine.
-        model = joblib.wrap_non_picklable_objects(self.model, keep_wrapper=False)
-        return uuid.uuid4().hex, np.frombuffer(pickle.dumps(model), dtype=np.uint8)
+        pickled = pickle.dumps(joblib.wrap_non_picklable_objects(model, keep_wrapper=False))
+        return cls(uuid.uuid4().hex, np.frombuffer(pickled, dtype=np.uint8))
 
-    def __sizeof__(self):
-        # Dask sends arguments that say they are large to a worker once, not with each task.
-        return object.__sizeof__(self) + self._payload[1].nbytes
+    @property
+    def nbytes(self):
+        """Size of the message."""
+        return self._pickled.nbytes
 
-    def __reduce__(self):
-        return _receive, self._payload
+    def open(self):
+        """The model; the last one is kept, for the chunks that are to come."""
+        with _opening:
+            if self._name not in _opened:
+                _opened.clear()
+                _opened[self._name] = pickle.loads(self._pickled.data)
+            return _opened[self._name]
+
+    def close(self):
+        """Forget the model in this process."""
+        _opened.pop(self._name, None)
 
 
-_received: dict[str, _Shipment] = {}
-_receiving = threading.Lock()
-
-
-def _receive(name, payload):
-    """The shipment in a worker; the last one is kept, for the chunks that are to come."""
-    with _receiving:
-        if name not in _received:
-            _received.clear()
-            _received[name] = _Shipment(pickle.loads(payload.data))
-        return _received[name]
+_opened: dict[str, Any] = {}
+_opening = threading.Lock()
 
 
 class _Outcome:

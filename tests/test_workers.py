@@ -262,7 +262,7 @@ class TestOnADaskCluster:
         alone = make().fit(many)
         client.wait_for_workers(2)
         first = client.run(os.getpid)
-        killer = threading.Timer(0.5, os.kill, (min(first.values()), signal.SIGKILL))
+        killer = threading.Timer(1, os.kill, (min(first.values()), signal.SIGKILL))
         with parallel_config("dask"):
             killer.start()
             shared = make().fit(many)
