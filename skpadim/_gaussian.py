@@ -15,12 +15,12 @@ from sklearn.utils.validation import _num_samples, check_array, check_is_fitted,
 
 from skpadim._calibration import conformal_offset, training_offset
 from skpadim._labels import are_labels, check_labels
-from skpadim._mahalanobis import (
+from skpadim._leave_out import (
     TrainingDistances,
     check_enough_samples,
     low_rank_training_distances,
-    whitening_of,
 )
+from skpadim._mahalanobis import whitening_of
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
 

@@ -22,7 +22,7 @@ from skpadim._embedding import (
 from skpadim._gaussian import PatchGaussian, check_has_threshold
 from skpadim._images import Images
 from skpadim._labels import check_labels
-from skpadim._mahalanobis import (
+from skpadim._leave_out import (
     TrainingDistances,
     check_enough_samples,
     low_rank_training_distances,
