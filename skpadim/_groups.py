@@ -26,7 +26,8 @@ def check_groups(groups, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If `groups` has another shape, a label is missing, or labels cannot be sorted.
     """
-    given = np.asarray(groups)
+    # A list of strings and NaN would become an array of strings, "nan" among them.
+    given = np.asarray(groups) if hasattr(groups, "dtype") else np.asarray(groups, dtype=object)
     if given.ndim != 1:
         raise ValueError(
             f"groups has shape {given.shape}; give one label for each sample, ({n_samples},)."
