@@ -18,6 +18,7 @@ SCRIPTS = {
 }
 # These take the folder of --root, laid out as a category of MVTec AD.
 NEED_ROOT = ("grid_search", "magnetic_tiles", "parity_anomalib", "precision")
+TAKE_ROOT = ("coverage",)  # and these do without it too
 ARGUMENTS = {"accuracy": ["--check"]}  # a run of the benchmarks changes no page
 
 
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         if name in NEED_ROOT and options.root is None:
             print("Skipped: it needs --root CATEGORY_FOLDER.", flush=True)
             continue
-        given = [options.root] if name in NEED_ROOT else ARGUMENTS.get(name, [])
+        takes_root = name in NEED_ROOT or (name in TAKE_ROOT and options.root is not None)
+        given = [options.root] if takes_root else ARGUMENTS.get(name, [])
         if subprocess.run([sys.executable, str(SCRIPTS[name]), *given]).returncode:
             failed.append(name)
     if failed:

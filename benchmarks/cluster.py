@@ -35,7 +35,7 @@ from PIL import Image
 from skpadim import PadimDetector
 from skpadim._images import Images
 from skpadim._learning import learn_state
-from skpadim._mahalanobis import TrainingDistances
+from skpadim._leave_out import TrainingDistances
 from skpadim._moments import Moments
 from skpadim._scoring import MapMaker, chunk_size, score_images
 
@@ -85,7 +85,7 @@ def measure_parts(paths):
     with parallel_config("sequential"):
         torch.set_num_threads(1)
         learn, state = seconds_of(lambda: moments_of(embedder, images))
-        measure = TrainingDistances.of(state, 0.01, "leave_one_out", torch.float32)
+        measure = TrainingDistances(state, 0.01, "leave_one_out", torch.float32)
         maker = MapMaker(embedder, measure, 4.0)
         calibrate, _ = seconds_of(lambda: score_images(maker, images, 1, ""))
         torch.set_num_threads(2)
@@ -93,7 +93,7 @@ def measure_parts(paths):
         total = state.copy()
         take, _ = seconds_of(lambda: total.merge(pickle.loads(part)))
         factors, _ = seconds_of(
-            lambda: TrainingDistances.of(state, 0.01, "leave_one_out", torch.float32)
+            lambda: TrainingDistances(state, 0.01, "leave_one_out", torch.float32)
         )
     return {
         "learn": learn / len(images),

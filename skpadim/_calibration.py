@@ -1,4 +1,4 @@
-"""From the scores of the training images to the threshold between normal and anomalous.
+"""From the scores of normal images to p-values, and to the threshold that they imply.
 
 Scores here have scikit-learn's sign: higher is more normal.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import accumulate
 
 import numpy as np
 
@@ -32,13 +33,17 @@ def training_offset(scores: np.ndarray, contamination: float) -> float:
     return float(np.percentile(scores, 100 * contamination))
 
 
-def conformal_offset(scores: np.ndarray, contamination: float) -> float:
+def conformal_offset(
+    scores: np.ndarray, contamination: float, groups: np.ndarray | None = None
+) -> float:
     """Threshold that flags a new normal sample with probability `contamination` at most.
 
-    Split conformal prediction's quantile [1]_: of n anomaly scores, the
+    The lowest score whose p-value (:func:`conformal_p_values`) exceeds the contamination: below it
+    are the samples with p-values of the contamination or less, exactly, ties included. Without
+    groups this is split conformal prediction's quantile [1]_, of n anomaly scores the
     ⌈(n + 1) (1 - contamination)⌉-th smallest. For held-out scores, which are exchangeable with a
     new sample's, the probability is bounded exactly; for leave-one-out scores nearly so, since
-    the models that gave them had one sample less.
+    the models that gave them had one sample, or one group, less.
 
     Parameters
     ----------
@@ -47,6 +52,8 @@ def conformal_offset(scores: np.ndarray, contamination: float) -> float:
         held out), higher is more normal.
     contamination : float
         Share of new normal samples that may be flagged, in (0, 0.5].
+    groups : ndarray of shape (n_samples,), default=None
+        Group of each sample, as in :func:`conformal_p_values`.
 
     Returns
     -------
@@ -56,28 +63,90 @@ def conformal_offset(scores: np.ndarray, contamination: float) -> float:
     Warns
     -----
     UserWarning
-        If there are too few scores for the share asked for: the lowest score is used then, and
-        up to one new normal sample in n + 1 is flagged.
+        If there are too few scores (or groups) for the share asked for, so that no p-value is as
+        small: the lowest score is used then, and up to one new normal sample in n + 1 is flagged.
 
     References
     ----------
     .. [1] Lei et al., "Distribution-free predictive inference for regression", JASA 113, 2018.
     """
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are NaN or "
-            "infinite, so no threshold can be set: use a larger regularization."
+    ordered, p_values = _p_value_steps(scores, groups)
+    if p_values[0] > contamination:
+        n = round(1 / p_values[0]) - 1
+        counted, more = (
+            ("normal samples are", "")
+            if groups is None
+            else (f"group{'s' * (n > 1)} of normal samples {'are' if n > 1 else 'is'}", " groups")
         )
-    n = len(scores)
-    # Rounding must not turn an exact product such as 20 * 0.95 into the next integer.
-    rank = math.ceil((n + 1) * (1 - contamination) - 1e-9)
-    if rank > n:
         warnings.warn(
-            f"{n} normal samples are too few to set a threshold that flags a share of "
+            f"{n} {counted} too few to set a threshold that flags a share of "
             f"{contamination:g} of new normal ones: about 1 in {n + 1} will be flagged. Use "
-            f"at least {math.ceil(1 / contamination - 1e-9) - 1}, or set contamination to "
+            f"at least {math.ceil(1 / contamination - 1e-9) - 1}{more}, or set contamination to "
             f"{math.ceil(1000 / (n + 1)) / 1000:g} or more.",
             stacklevel=3,
         )
-        rank = n
-    return float(np.sort(scores)[n - rank])
+    own = p_values[np.searchsorted(ordered, ordered, side="right")]
+    return float(ordered[np.argmax(own > contamination)])
+
+
+def conformal_p_values(
+    scores: np.ndarray, calibration_scores: np.ndarray, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Probability of scores as low as these, or lower, were the samples normal.
+
+    With n calibration scores, one more than the number of those that are no higher, over n + 1
+    [1]_. Samples of a group are not independent of each other, so where there are groups each
+    counts as one, and a sample in a group of k as 1 / k (hierarchical conformal prediction [2]_):
+    with G groups, ``p = (1 + Σ_g #{j in g: score_j ≤ score} / k_g) / (G + 1)``. The new sample is
+    taken to come from a group of its own.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples,)
+        Of new samples, higher is more normal.
+    calibration_scores : ndarray of shape (n_calibration,)
+        Of normal samples under a model that has not seen them.
+    groups : ndarray of shape (n_calibration,), default=None
+        Group of each calibration sample; None for samples that are independent.
+
+    Returns
+    -------
+    p_values : ndarray of shape (n_samples,)
+        In (0, 1]; of normal samples at most a share α has p-values of α or less.
+
+    References
+    ----------
+    .. [1] Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", Springer 2005.
+    .. [2] Lee, Barber & Willett, "Distribution-free inference with hierarchical data",
+       arXiv 2306.06342.
+    """
+    _check_finite(scores, "scores of new samples", "no p-values can be given")
+    ordered, p_values = _p_value_steps(calibration_scores, groups)
+    return p_values[np.searchsorted(ordered, scores, side="right")]
+
+
+def _p_value_steps(scores, groups):
+    """Sorted scores, and the p-value of a sample with i of them at or below its own, i = 0 to n.
+
+    The counts are integers over a common denominator: rounded sums of 1 / k would tell a p-value
+    from an equal contamination.
+    """
+    _check_finite(scores, "scores", "no threshold can be set")
+    order = np.argsort(scores)
+    if groups is None:
+        n_groups, common, weights = len(scores), 1, [1] * len(scores)
+    else:
+        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        n_groups, common = len(sizes), math.lcm(*sizes.tolist())
+        weights = (common // size for size in sizes[codes[order]].tolist())
+    denominator = common * (n_groups + 1)
+    steps = accumulate(weights, initial=common)
+    return np.asarray(scores)[order], np.array([step / denominator for step in steps])
+
+
+def _check_finite(scores, name, consequence):
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} {name} are NaN or "
+            f"infinite, so {consequence}: use a larger regularization."
+        )

@@ -11,16 +11,18 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from skpadim._calibration import conformal_offset, training_offset
+from skpadim._digests import sample_digests, warn_of_learned_samples
+from skpadim._embedding_checks import as_numpy, as_tensor, check_embeddings
+from skpadim._groups import check_groups
 from skpadim._labels import are_labels, check_labels
-from skpadim._mahalanobis import (
+from skpadim._leave_out import (
     TrainingDistances,
     check_enough_samples,
     low_rank_training_distances,
-    whitening_of,
 )
+from skpadim._mahalanobis import whitening_of
 from skpadim._moments import (
     Moments,
     Samples,
@@ -29,6 +31,15 @@ from skpadim._moments import (
     symmetric_matrices,
 )
 from skpadim._persistence import VersionedStateMixin
+from skpadim._threshold import (
+    THRESHOLD_ATTRIBUTES,
+    check_has_calibration_scores,
+    check_has_threshold,
+    fitted_threshold,
+    held_out_threshold,
+    p_values_of,
+    renewed_threshold,
+)
 
 
 class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -48,13 +59,16 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     regularization : float, default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
     contamination : float, default=0.05
-        In (0, 0.5]. With ``calibration="training"`` the share of the training samples that
-        :meth:`predict` calls anomalous, as in scikit-learn; with ``"leave_one_out"`` the share of
-        *new* normal samples that it may flag.
+        In (0, 0.5]. With ``calibration="training"`` the share of the *training* samples that
+        :meth:`predict` calls anomalous, as in scikit-learn; of new normal samples it flags more,
+        often most. With ``"leave_one_out"``, and after :meth:`calibrate` with held-out samples,
+        the share of *new* normal samples that it may flag.
     calibration : {"training", "leave_one_out"} or None, default="training"
-        Which scores of the training samples set the threshold: those under the model itself, or
-        those under the model without the sample, in closed form. None sets no threshold, and
-        :meth:`predict` is not available.
+        Which scores of the training samples set the threshold. "training": those under the model
+        itself, which has seen them, so that they are too good, the more so the fewer samples
+        there are beside features. "leave_one_out": those under the model without the sample, or
+        without its group (`groups` of :meth:`fit`), in closed form; they are what new samples
+        score. None sets no threshold, and :meth:`predict` is not available.
     solver : {"auto", "full", "low_rank"}, default="auto"
         What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
         covariance has a rank below their number; the same distances by the Woodbury identity,
@@ -74,9 +88,17 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     training_scores_ : ndarray of shape (n_samples,)
         Scores of the training samples that :meth:`fit` set the threshold from, higher is more
         normal.
+    calibration_scores_ : ndarray of shape (n_calibration,)
+        Scores of normal samples under a model that has not seen them, which the threshold and
+        :meth:`p_values` come from: the training samples' of ``"leave_one_out"``, or those of the
+        samples last given to :meth:`calibrate`. Not there where the training samples' own scores
+        set the threshold.
+    calibration_groups_ : ndarray of shape (n_calibration,) or None
+        Group of each of these samples, as an integer; None if no groups were given.
     offset_ : float
-        Threshold: ``decision_function(X) = score_samples(X) - offset_``. Not there after
-        :meth:`partial_fit` or :meth:`merge`, which change the model: see :meth:`calibrate`.
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``. This and the scores it
+        comes from are not there after :meth:`partial_fit` or :meth:`merge`, which change the
+        model: see :meth:`calibrate`.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -96,11 +118,23 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     With centred samples X as rows, λ for the regularization and δ for a new sample minus the mean,
     the low-rank form is ``δᵀ Σ⁻¹ δ = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, ``L Lᵀ = X Xᵀ + λ (n - 1) I`` [2]_.
 
+    Of many samples inspected together, :meth:`predict` flags the share `contamination` of the
+    good ones, which may be most of what it flags if few are bad. To bound the share of good ones
+    *among the flagged*, the false discovery rate, by 10 % say, use the p-values with the procedure
+    of Benjamini and Hochberg, which holds for conformal p-values [3]_::
+
+        flagged = scipy.stats.false_discovery_control(gaussian.p_values(X), method="bh") <= 0.1
+
+    The smallest p-value is 1 / (n + 1) for n calibration samples (or groups), so a few bad samples
+    among many can only be flagged if n is large: about 10 n_inspected / n_bad for 10 %.
+
     References
     ----------
     .. [1] Defard, Setkov, Loesch & Audigier, "PaDiM: a Patch Distribution Modeling Framework for
        Anomaly Detection and Localization", arXiv 2011.08785, sections 3.2 and 3.3.
     .. [2] Woodbury, "Inverting modified matrices", Princeton, 1950.
+    .. [3] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
+       Annals of Statistics 51, 2023.
 
     Examples
     --------
@@ -138,7 +172,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.calibration = calibration
         self.solver = solver
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, groups=None):
         """Learn the Gaussians and the threshold.
 
         Parameters
@@ -149,21 +183,29 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         y : array-like of shape (n_samples,), default=None
             If all values are +1 (normal) or -1, samples labelled -1 are left out. Any other `y`
             is ignored.
+        groups : array-like of shape (n_samples,), default=None
+            Label of what each sample shows, a part's number where there are several photographs
+            of it. With ``calibration="leave_one_out"`` a sample is scored under the model without
+            its whole group, and each group counts as one; at least two samples must be left.
+            Other calibrations have no use for it.
 
         Returns
         -------
         self : PatchGaussian
         """
         self._validate_params()
-        X = _normal_samples(X, y)
-        embeddings, grid = self._check_embeddings(X, min_samples=2)
+        X, groups, labels = _normal_samples(X, y, groups)
+        embeddings, grid = check_embeddings(self, X, min_samples=2)
         state = state_of(embeddings, self.solver)
         threshold = {}
         if self.calibration is not None:
-            distances = self._training_distances(state, embeddings)
-            threshold = self._threshold(-_numpy(distances.amax(dim=1)))
+            groups = groups if self.calibration == "leave_one_out" else None
+            check_enough_samples(state.count, self.calibration, groups, labels)
+            scores = -as_numpy(self._training_distances(state, embeddings, groups).amax(dim=1))
+            threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
+        digests = sample_digests(embeddings)
         self._record_input(X, grid)
-        self._set_state(state, grid)
+        self._set_state(state, grid, digests)
         vars(self).update(threshold)
         return self
 
@@ -185,15 +227,17 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self : PatchGaussian
         """
         self._validate_params()
-        X = _normal_samples(X, y)
+        X, _, _ = _normal_samples(X, y)
         first = not hasattr(self, "location_")
-        embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=not first)
+        embeddings, grid = check_embeddings(self, X, min_samples=1, fitted=not first)
+        digests = sample_digests(embeddings)
         if first:
             self._record_input(X, grid)
-            return self._set_state(state_of(embeddings, self.solver), grid)
+            return self._set_state(state_of(embeddings, self.solver), grid, digests)
         # Into new arrays: those from before may be in somebody else's hands.
         before = self._state(embeddings.device)
-        return self._set_state(before.copy().update(embeddings), grid)
+        digests = np.concatenate([self._learned_digests(), digests])
+        return self._set_state(before.copy().update(embeddings), grid, digests)
 
     def merge(self, other):
         """Add what another estimator has learned from other samples.
@@ -218,25 +262,49 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             )
         cpu = torch.device("cpu")
         state = self._state(cpu).copy().merge(other._state(cpu))
-        return self._set_state(state, self.location_.shape[:-1])
+        digests = np.concatenate([self._learned_digests(), other._learned_digests()])
+        return self._set_state(state, self.location_.shape[:-1], digests)
 
-    def calibrate(self, X):
+    def calibrate(self, X=None, groups=None):
         """Set the threshold from normal samples that the model has not seen.
+
+        Or, without samples, set it anew from the scores that it came from, after `contamination`
+        was changed; nothing is fitted again.
 
         Parameters
         ----------
         X : array or tensor of shape (n_samples, height, width, n_features) \
-                or (n_samples, n_features)
-            Normal samples, held out.
+                or (n_samples, n_features), default=None
+            Normal samples, held out. None for the scores that :meth:`fit`, or this method, has
+            left.
+        groups : array-like of shape (n_samples,), default=None
+            Label of what each sample of `X` shows, as in :meth:`fit`: each group counts as one.
 
         Returns
         -------
         self : PatchGaussian
             :attr:`offset_` is such that at most the share `contamination` of new normal samples
-            falls below it (conformal quantile).
+            falls below it (conformal quantile). Without `X`, after ``calibration="training"``,
+            that share of the training samples does.
+
+        Warns
+        -----
+        UserWarning
+            If the model has learned from some of the samples, told by their values bit for bit;
+            if there are too few samples or groups for `contamination`.
         """
+        check_is_fitted(self)
         self._validate_params()
-        self.offset_ = conformal_offset(_numpy(self.score_samples(X)), self.contamination)
+        if X is None:
+            vars(self).update(renewed_threshold(self, groups))
+            return self
+        embeddings, _ = check_embeddings(self, X, min_samples=1, fitted=True)
+        if groups is not None:
+            groups, _ = check_groups(groups, len(embeddings))
+        name, learned = type(self).__name__, self._learned_digests()
+        warn_of_learned_samples(sample_digests(embeddings), learned, name, self.contamination)
+        scores = -as_numpy(self._distances(embeddings).amax(dim=1))
+        vars(self).update(held_out_threshold(scores, self.contamination, groups))
         return self
 
     def mahalanobis(self, X):
@@ -255,7 +323,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             Non-negative; a tensor on its device if `X` was one.
         """
         check_is_fitted(self)
-        embeddings, grid = self._check_embeddings(X, min_samples=1, fitted=True)
+        embeddings, grid = check_embeddings(self, X, min_samples=1, fitted=True)
         distances = self._distances(embeddings).reshape(len(embeddings), *grid)
         return distances if isinstance(X, torch.Tensor) else distances.numpy()
 
@@ -305,7 +373,33 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n_samples,), int
         """
-        return np.where(_numpy(self.decision_function(X)) >= 0, 1, -1)
+        return np.where(as_numpy(self.decision_function(X)) >= 0, 1, -1)
+
+    def p_values(self, X):
+        """Conformal p-value of each sample: how likely a normal one scores as low.
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features) \
+                or (n_samples, n_features)
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            In (0, 1], lower is more anomalous: the share of :attr:`calibration_scores_`, the
+            sample's own included, that are no higher than its score, each group counting as one.
+            :meth:`predict` flags the samples with p-values of `contamination` or less, where
+            there are enough calibration samples for it. See the notes on many samples at once.
+
+        Raises
+        ------
+        AttributeError
+            If there are no scores of samples that the model has not seen:
+            ``calibration="leave_one_out"`` or :meth:`calibrate` gives them.
+        """
+        check_is_fitted(self)
+        check_has_calibration_scores(self)
+        return p_values_of(self, as_numpy(self.score_samples(X)))
 
     @property
     def covariance_(self):
@@ -319,47 +413,6 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             scatter = centred.swapaxes(-1, -2) @ centred
         return scatter / degrees_of_freedom + self.regularization * identity
 
-    def _check_embeddings(self, X, *, min_samples, fitted=False):
-        """Return X as a tensor (n_samples, n_positions, n_features) and the shape of its grid."""
-        if isinstance(X, torch.Tensor) and X.ndim in (2, 4):
-            if not X.is_floating_point():
-                raise TypeError(f"X must be a tensor of floats; its dtype is {X.dtype}.")
-            X = X.detach()
-            if X.dtype not in (torch.float32, torch.float64):
-                X = X.to(torch.float32)  # half precision cannot be factorised
-            if not torch.isfinite(X).all():
-                raise ValueError("X has NaN or infinite values.")
-            if len(X) < min_samples:
-                raise ValueError(f"X has n_samples={len(X)}; at least {min_samples} are needed.")
-        elif isinstance(X, torch.Tensor):
-            pass  # refused below
-        elif fitted and self.location_.ndim == 1:
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        else:
-            X = check_array(
-                X,
-                dtype=[np.float64, np.float32],
-                allow_nd=True,
-                ensure_min_samples=min_samples,
-                estimator=self,
-                input_name="X",
-            )
-        if X.ndim not in (2, 4):
-            raise ValueError(
-                f"X has {X.ndim} dimensions, {tuple(X.shape)}: embeddings must be "
-                "(n_samples, height, width, n_features) or (n_samples, n_features)."
-            )
-        if 0 in X.shape[1:]:
-            raise ValueError(f"X has shape {tuple(X.shape)}: it has no features or positions.")
-        grid = tuple(X.shape[1:-1])
-        if fitted and tuple(X.shape[1:]) != self.location_.shape:
-            raise ValueError(
-                f"X has embeddings of shape {tuple(X.shape[1:])}, but {type(self).__name__} was "
-                f"fitted with {self.location_.shape} as (height, width, n_features)."
-            )
-        tensor = X if isinstance(X, torch.Tensor) else _tensor(X)
-        return tensor.reshape(len(X), -1, X.shape[-1]), grid
-
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""
         if grid or isinstance(X, torch.Tensor):
@@ -372,19 +425,21 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """Moments or samples on `device`; on the CPU they share memory with the fitted arrays."""
         n_features = self.location_.shape[-1]
         if hasattr(self, "samples_"):
-            rows = _tensor(self.samples_).reshape(self.n_samples_seen_, -1, n_features)
+            rows = as_tensor(self.samples_).reshape(self.n_samples_seen_, -1, n_features)
             limit = None if self.solver == "low_rank" else n_features
             return Samples(rows, limit).to(device)
         return Moments(
             self.n_samples_seen_,
-            _tensor(self.location_).reshape(-1, n_features),
-            _tensor(self.scatter_).reshape(-1, n_features, n_features),
+            as_tensor(self.location_).reshape(-1, n_features),
+            as_tensor(self.scatter_).reshape(-1, n_features, n_features),
         ).to(device)
 
-    def _set_state(self, state, grid):
+    def _set_state(self, state, grid, digests=None):
         """Store a state as NumPy arrays and forget the threshold of the model before."""
-        for attribute in ("offset_", "training_scores_", "scatter_", "samples_"):
+        for attribute in (*THRESHOLD_ATTRIBUTES, "scatter_", "samples_", "_training_digests"):
             vars(self).pop(attribute, None)
+        if digests is not None:
+            self._training_digests = digests
         mean = state.mean
         n_features = mean.shape[-1]
         self.n_samples_seen_ = state.count
@@ -397,21 +452,17 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._factors = {}
         return self
 
-    def _training_distances(self, state, embeddings):
+    def _learned_digests(self):
+        """Digests of the samples that the model has learned from, as far as they are known."""
+        return getattr(self, "_training_digests", np.empty(0, dtype=np.uint64))
+
+    def _training_distances(self, state, embeddings, groups):
         """Distances (n_samples, n_positions) of the samples that the state is made of."""
-        check_enough_samples(state.count, self.calibration)
         if isinstance(state, Samples):
             leave_one_out = self.calibration == "leave_one_out"
-            return low_rank_training_distances(state, self.regularization, leave_one_out)
-        return TrainingDistances.of(
-            state, self.regularization, self.calibration, embeddings.dtype
-        ).distances(embeddings)
-
-    def _threshold(self, scores):
-        """Fitted attributes that follow from the scores of the training samples."""
-        conformal = self.calibration == "leave_one_out"
-        set_offset = conformal_offset if conformal else training_offset
-        return {"training_scores_": scores, "offset_": set_offset(scores, self.contamination)}
+            return low_rank_training_distances(state, self.regularization, leave_one_out, groups)
+        measure = TrainingDistances(state, self.regularization, self.calibration, embeddings.dtype)
+        return measure.distances(embeddings, groups)
 
     def _distances(self, embeddings):
         """Distances of a tensor of embeddings."""
@@ -448,35 +499,20 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             self.scatter_ = symmetric_matrices(self.scatter_, self.location_.shape[-1])
 
 
-def _normal_samples(X, y):
-    """The samples that are not labelled -1."""
+def _normal_samples(X, y, groups=None):
+    """The samples that are not labelled -1, their groups, and what the groups are called."""
+    names = None
+    if groups is not None:
+        groups, names = check_groups(groups, _num_samples(X))
     # On feature matrices any y may come along, a regression's in a pipeline say.
-    if y is None or not are_labels(y):
-        return X
-    labels = check_labels(y, _num_samples(X))
-    return X if (labels == 1).all() else _safe_indexing(X, np.flatnonzero(labels == 1))
-
-
-def check_has_threshold(estimator):
-    """Raise an error that says how to get a threshold, where there is none."""
-    if not hasattr(estimator, "offset_"):
-        raise AttributeError(
-            f"This {type(estimator).__name__} has no threshold: partial_fit, merge and "
-            "calibration=None leave it open. Call calibrate with normal samples that it has not "
-            "seen; score_samples needs no threshold."
-        )
+    if y is not None and are_labels(y):
+        normal = np.flatnonzero(check_labels(y, _num_samples(X)) == 1)
+        if len(normal) < _num_samples(X):
+            X = _safe_indexing(X, normal)
+            groups = groups if groups is None else groups[normal]
+    return X, groups, names
 
 
 def _layout(gaussian):
     *grid, n_features = gaussian.location_.shape
     return f"{' x '.join(map(str, grid)) or '1'} positions with {n_features} features"
-
-
-def _tensor(array):
-    """Tensor that shares memory with an array, unless torch cannot (memory maps, flips)."""
-    shareable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(array if shareable else array.copy())
-
-
-def _numpy(array):
-    return array.numpy(force=True) if isinstance(array, torch.Tensor) else array

@@ -39,8 +39,8 @@ class Images(Sequence):
         Images in any of the forms that :class:`~skpadim.PadimDetector` takes.
     min_images : int, default=1
         Fewer raise an error.
-    first : int, default=0
-        What messages call the first image, where X is a part of what the user gave.
+    numbers : sequence of int, default=None
+        What messages call the images, where X is a part of what the user gave.
 
     Raises
     ------
@@ -48,8 +48,9 @@ class Images(Sequence):
         If X as a whole is none of these. What is wrong with a single image shows when it is read.
     """
 
-    def __init__(self, X, *, min_images=1, first=0):
-        self.items, self._first = _as_items(X), first
+    def __init__(self, X, *, min_images=1, numbers=None):
+        self.items = _as_items(X)
+        self._numbers = range(len(self.items)) if numbers is None else numbers
         if len(self.items) < min_images:
             raise ValueError(
                 f"X has {len(self.items)} image{'s' * (len(self.items) != 1)} "
@@ -61,12 +62,13 @@ class Images(Sequence):
         return len(self.items)
 
     def take(self, indices) -> Images:
-        """The images with these indices; stacks are not copied before they are read."""
-        return Images([self.items[index] for index in indices])
+        """The images with these indices, called as before; stacks are copied when they are read."""
+        numbers = [self._numbers[index] for index in indices]
+        return Images([self.items[index] for index in indices], numbers=numbers)
 
     def part(self, start, stop) -> Images:
-        """The images from `start` up to `stop`; messages call them as before."""
-        return Images(self.items[start:stop], first=self._first + start)
+        """The images from `start` up to `stop`, called as before."""
+        return Images(self.items[start:stop], numbers=self._numbers[start:stop])
 
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
@@ -76,7 +78,7 @@ class Images(Sequence):
         except (TypeError, ValueError) as error:
             where = f" ({os.fspath(item)})" if isinstance(item, (str, os.PathLike)) else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"Image {self._first + index}{where} {error}") from error
+            raise kind(f"Image {self._numbers[index]}{where} {error}") from error
 
 
 def read_image(item) -> torch.Tensor:

@@ -6,16 +6,16 @@ their number.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
+from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
+from skpadim._groups import rows_by_group_size
 from skpadim._images import Images
-from skpadim._mahalanobis import (
-    TrainingDistances,
-    check_enough_samples,
-    low_rank_training_distances,
-)
+from skpadim._leave_out import TrainingDistances, low_rank_training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
     MapMaker,
@@ -24,6 +24,7 @@ from skpadim._scoring import (
     is_shared,
     score_images,
     scores_of_distances,
+    split_images,
 )
 from skpadim._workers import count_workers, map_chunks
 
@@ -32,9 +33,25 @@ from skpadim._workers import count_workers, map_chunks
 MAX_EMBEDDINGS_BYTES = 2**30
 
 
-def learn_state(
-    embedder: PatchEmbedder, images: Images, n_jobs: int | None
-) -> tuple[Moments | Samples, torch.Tensor | None]:
+class Learned(NamedTuple):
+    """What is learned from good images.
+
+    Attributes
+    ----------
+    state : Moments or Samples
+        The Gaussians at all positions; samples if there are no more of them than features.
+    digests : ndarray of shape (n_samples,), uint64
+        Of the images.
+    embeddings : tensor of shape (n_samples, n_positions, n_features) or None
+        None if they are too large to be kept.
+    """
+
+    state: Moments | Samples
+    digests: np.ndarray
+    embeddings: torch.Tensor | None = None
+
+
+def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learned:
     """Learn the Gaussians at all positions.
 
     Parameters
@@ -47,114 +64,142 @@ def learn_state(
 
     Returns
     -------
-    state : Moments or Samples
-        Samples if there are no more of them than features.
-    embeddings : tensor of shape (n_samples, n_positions, n_features) or None
-        None if they are too large to be kept.
+    learned : Learned
     """
     n_images, n_features = len(images), embedder.n_features_out_
     all_bytes = n_images * _bytes_per_image(embedder)
-    if n_images <= n_features or all_bytes <= MAX_EMBEDDINGS_BYTES:
-        embeddings = _all_embeddings(embedder, images, n_jobs)
-        return state_of(embeddings, "auto"), embeddings
+    is_kept = n_images <= n_features or all_bytes <= MAX_EMBEDDINGS_BYTES
     n_workers = count_workers(n_jobs)
     if not is_shared(images, embedder, n_workers):
-        return _stream_moments(embedder, images, "Fitting"), None
+        if not is_kept:
+            return _stream_moments(embedder, images, "Fitting")
+        embeddings, digests = _embed(embedder, images, "Fitting")
+        return Learned(state_of(embeddings, "auto"), digests, embeddings)
     parts = map_chunks(
-        _part_of_state,
+        _embed_as_arrays if is_kept else _learn_part,
         embedder,
-        images,
-        chunk_size=chunk_size(images, embedder, n_workers),
+        split_images(images, chunk_size(images, embedder, n_workers)),
         n_jobs=n_jobs,
         description="Fitting" if embedder.verbose else None,
     )
-    state = None
+    if is_kept:
+        embeddings, digests = _gather(parts, n_images)
+        return Learned(state_of(embeddings, "auto"), digests, embeddings)
+    state, digests = None, []
     for part in parts:
-        state = _add(state, part)
+        state = _add(state, part.state)
+        digests.append(part.digests)
         del part  # before the next one arrives
-    return state, None
+    return Learned(state, np.concatenate(digests))
 
 
 def score_training_images(
     embedder: PatchEmbedder,
     images: Images,
-    state: Moments | Samples,
-    embeddings: torch.Tensor | None,
+    learned: Learned,
     *,
     regularization: float,
     sigma: float,
-    calibration: str | None,
+    calibration: str,
+    groups: np.ndarray | None,
     n_jobs: int | None,
-) -> np.ndarray | None:
-    """Scores of the training images that the threshold is set from; None without one.
+) -> np.ndarray:
+    """Scores of the training images that the threshold is set from.
 
     Parameters
     ----------
     embedder, images, n_jobs
-        As for :func:`learn_state`.
-    state, embeddings
-        As from :func:`learn_state`. Without embeddings the images go through the network again.
+        As for :func:`learn`.
+    learned : Learned
+        From these images. Without its embeddings, the images go through the network again.
     regularization, sigma, calibration
         As for :class:`~skpadim.PadimDetector`.
+    groups : ndarray of shape (n_samples,) or None
+        Group of each image, which is left out with it.
 
     Returns
     -------
-    scores : ndarray of shape (n_samples,) or None
+    scores : ndarray of shape (n_samples,)
         Higher is more normal.
     """
-    if calibration is None:
-        return None
-    check_enough_samples(state.count, calibration)
+    state, embeddings = learned.state, learned.embeddings
     if isinstance(state, Samples):
         leave_one_out = calibration == "leave_one_out"
-        distances = low_rank_training_distances(state, regularization, leave_one_out)
+        distances = low_rank_training_distances(state, regularization, leave_one_out, groups)
         return scores_of_distances(distances, embedder, sigma)
-    measure = TrainingDistances.of(state, regularization, calibration, torch.float32)
+    measure = TrainingDistances(state, regularization, calibration, torch.float32)
     if embeddings is not None:
-        return scores_of_distances(measure.distances(embeddings), embedder, sigma)
+        return scores_of_distances(measure.distances(embeddings, groups), embedder, sigma)
     maker = MapMaker(embedder, measure, sigma)
-    return score_images(maker, images, n_jobs, "Calibrating (second pass)")
+    description = "Calibrating (second pass)"
+    if groups is None or calibration != "leave_one_out":
+        return score_images(maker, images, n_jobs, description)
+    return _score_by_groups(maker, images, groups, n_jobs, description)
 
 
-def _all_embeddings(embedder, images, n_jobs):
-    """Embeddings (n_samples, n_positions, n_features) of all images."""
-    n_workers = count_workers(n_jobs)
-    if is_shared(images, embedder, n_workers):
-        batches = map_chunks(
-            _embed,
-            embedder,
-            images,
-            chunk_size=chunk_size(images, embedder, n_workers),
-            n_jobs=n_jobs,
-            description="Fitting" if embedder.verbose else None,
-        )
-    else:
-        batches = map(flat, embedder.iter_embeddings(images, "Fitting"))
-    embeddings = None
+def _score_by_groups(maker, images, groups, n_jobs, description):
+    """Scores of training images, each chunk some whole groups of one size."""
+    chunks = []
+    size_of_chunk = chunk_size(images, maker.embedder, count_workers(n_jobs))
+    for group_size, rows in rows_by_group_size(groups).items():
+        step = group_size * max(1, size_of_chunk // group_size)
+        chunks += [rows[start : start + step] for start in range(0, len(rows), step)]
+    results = map_chunks(
+        _score_groups,
+        maker,
+        [(images.take(rows), groups[rows]) for rows in chunks],
+        n_jobs=n_jobs,
+        description=description if maker.embedder.verbose else None,
+    )
+    scores = np.empty(len(images), dtype=np.float32)
+    for rows, part in zip(chunks, results, strict=True):
+        scores[rows] = part
+    return scores
+
+
+def _score_groups(maker, images, groups):
+    embeddings, _ = _embed(maker.embedder, images, "")
+    maker.measure = maker.measure.to(embeddings.device)
+    distances = maker.measure.distances(embeddings, groups)
+    return scores_of_distances(distances, maker.embedder, maker.sigma)
+
+
+def _embed(embedder, images, description):
+    """Embeddings (n_samples, n_positions, n_features) of all images, and their digests."""
+    batches = embedder.iter_embeddings(images, description)
+    embeddings, _ = _gather(((flat(batch), []) for batch in batches), len(images))
+    return embeddings, image_digests(images.items)
+
+
+def _embed_as_arrays(embedder, images):
+    embeddings, digests = _embed(embedder, images, "")
+    return embeddings.numpy(force=True), digests
+
+
+def _gather(parts, n_images):
+    """Embeddings and digests of all images from those of parts of them."""
+    embeddings, digests = None, []
     filled = 0
-    for batch in batches:
+    for part, part_digests in parts:
+        part = torch.as_tensor(part)
         if embeddings is None:
-            shape = (len(images), *batch.shape[1:])
-            embeddings = torch.empty(shape, device=getattr(batch, "device", "cpu"))
-        embeddings[filled : filled + len(batch)] = torch.as_tensor(batch)
-        filled += len(batch)
-    return embeddings
+            embeddings = part.new_empty((n_images, *part.shape[1:]))
+        embeddings[filled : filled + len(part)] = part
+        filled += len(part)
+        digests.append(part_digests)
+    return embeddings, np.concatenate(digests)
 
 
-def _embed(embedder, images):
-    """Embeddings of a chunk, as an array."""
-    return _all_embeddings(embedder, images, n_jobs=1).numpy(force=True)
-
-
-def _part_of_state(embedder, images):
+def _learn_part(embedder, images):
     """What a chunk adds: its samples where they are fewer than the features, else moments."""
     if len(images) <= embedder.n_features_out_:
-        return Samples(_all_embeddings(embedder, images, n_jobs=1), limit=None)
-    return _stream_moments(embedder, images, "").to(torch.device("cpu"))
+        embeddings, digests = _embed(embedder, images, "")
+        return Learned(Samples(embeddings, limit=None), digests)
+    return _stream_moments(embedder, images, "")
 
 
 def _stream_moments(embedder, images, description):
-    """Moments of images, a buffer of embeddings at a time.
+    """Learn the moments of images, a buffer of embeddings at a time.
 
     More images than features go into the buffer, as the moments are read and written with each: it
     is as large as the moments themselves, within the limit of memory.
@@ -173,7 +218,8 @@ def _stream_moments(embedder, images, description):
             filled = 0
         buffer[filled : filled + len(batch)] = batch
         filled += len(batch)
-    return _add(moments, Samples(buffer[:filled], limit=None))
+    moments = _add(moments, Samples(buffer[:filled], limit=None))
+    return Learned(moments, image_digests(images.items))
 
 
 def _add(moments, part):

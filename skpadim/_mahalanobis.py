@@ -17,9 +17,6 @@ from skpadim._moments import Moments, Samples
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
-# Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
-# next to nothing: below this share float32 has too few digits.
-_MIN_FLOAT32_REST = 0.05
 
 
 @dataclass
@@ -135,7 +132,7 @@ def whitening_matrices(
     def invert(block):
         covariance = scatter[block] / degrees_of_freedom
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
-        factors = _cholesky(covariance, regularization)
+        factors = cholesky(covariance, regularization)
         matrices[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
@@ -165,8 +162,8 @@ def low_rank_matrices(
     ridge = regularization * (n_samples - 1)
 
     def project(block):
-        centred = _centred(rows, mean, block)
-        factors = _kernel_cholesky(centred, ridge, regularization)
+        centred = centred_samples(rows, mean, block)
+        factors = kernel_cholesky(centred, ridge, regularization)
         inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
         torch.bmm(inverses.to(dtype), centred.to(dtype), out=matrices[block])
 
@@ -238,147 +235,18 @@ def low_rank_distances(
     return distances
 
 
-def leave_one_out_distances(
-    embeddings: torch.Tensor, mean: torch.Tensor, matrices: torch.Tensor, n_samples: int
-) -> torch.Tensor:
-    """Distances of training embeddings to the Gaussians fitted without the sample itself.
-
-    Taking one sample out changes the scatter by a rank-one term, so no refit is needed: with
-    ``δ = x - μ``, ``A = S / (n - 2) + λ I``, ``q = δᵀ A⁻¹ δ`` and ``c = n / ((n - 1) (n - 2))``,
-    the Sherman-Morrison formula gives ``d² = (n / (n - 1))² q / (1 - c q)``.
-
-    Parameters
-    ----------
-    embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-        Some of the training samples.
-    mean : tensor of shape (n_positions, n_features), float64
-        Of all training samples.
-    matrices : tensor of shape (n_positions, n_features, n_features), float64
-        Inverse factors of A: :func:`whitening_matrices` with ``n_samples - 2`` degrees of freedom.
-    n_samples : int
-        Number of all training samples, at least three.
-
-    Returns
-    -------
-    distances : tensor of shape (n_embeddings, n_positions)
-    """
-    n, dtype = n_samples, embeddings.dtype
-    q = mahalanobis_distances(embeddings, mean.to(dtype), matrices, dtype).double() ** 2
-    c = n / ((n - 1) * (n - 2))
-    if dtype != torch.float64:
-        few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
-        q[:, few] = (
-            mahalanobis_distances(embeddings[:, few].double(), mean[few], matrices[few]) ** 2
-        )
-    return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
-
-
-def low_rank_training_distances(
-    state: Samples, regularization: float, leave_one_out: bool
-) -> torch.Tensor:
-    """Distances of the samples to the Gaussians that are fitted to them, or to all but them.
-
-    Of the kernel ``K = X Xᵀ + μ I`` with ``μ = λ f`` and f degrees of freedom, the diagonal of the
-    inverse is enough: ``q = δᵀ (S / f + λ I)⁻¹ δ = f (1 - μ (K⁻¹)ᵢᵢ)``, by the Woodbury identity.
-    f is n - 1, or n - 2 to go on as :func:`leave_one_out_distances` does.
-
-    Parameters
-    ----------
-    state : Samples
-    regularization : float
-    leave_one_out : bool
-
-    Returns
-    -------
-    distances : tensor of shape (n_samples, n_positions)
-    """
-    n, n_positions, n_features = state.rows.shape
-    mean = state.mean
-    degrees_of_freedom = n - 2 if leave_one_out else n - 1
-    ridge = regularization * degrees_of_freedom
-    identity = torch.eye(n, dtype=torch.float64, device=mean.device)
-    distances = state.rows.new_empty((n, n_positions))
-
-    def measure(block):
-        # Centring makes the vector of ones an eigenvector with eigenvalue μ, a share 1 / (n μ) of
-        # the diagonal that would hide the rest of it. With a larger eigenvalue it does not.
-        centred = _centred(state.rows, mean, block)
-        lift = centred.square().sum(dim=(1, 2)) / n
-        factors = _kernel_cholesky(centred, ridge, regularization, lift)
-        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
-        others = ridge * (inverses.square().sum(dim=1) - (1 / (n * (ridge + lift)))[:, None])
-        squared = degrees_of_freedom * ((n - 1) / n - others)
-        if leave_one_out:
-            # The denominator is 1 - c q.
-            squared = (n / (n - 1)) ** 2 * squared / (n / (n - 1) * others)
-        distances[:, block] = squared.clamp_(min=0).sqrt().T.to(distances.dtype)
-
-    each_block(measure, n_positions, 8 * n * (n_features + 2 * n), mean.device)
-    return distances
-
-
-@dataclass
-class TrainingDistances:
-    """Distances of training samples in the way that `calibration` asks for, batch by batch.
-
-    Where the state is the samples themselves, :func:`low_rank_training_distances` has all of them
-    at once.
-
-    Attributes
-    ----------
-    mean : tensor of shape (n_positions, n_features), float64
-    matrices : tensor of shape (n_positions, n_features, n_features)
-    n_samples : int
-        Number of all training samples.
-    leave_one_out : bool
-    """
-
-    mean: torch.Tensor
-    matrices: torch.Tensor
-    n_samples: int
-    leave_one_out: bool
-
-    @classmethod
-    def of(cls, moments: Moments, regularization: float, calibration: str, dtype: torch.dtype):
-        """From the moments of all samples; `dtype` is that of the embeddings."""
-        leave_one_out = calibration == "leave_one_out"
-        matrices = whitening_matrices(
-            moments.scatter,
-            moments.count - (2 if leave_one_out else 1),
-            regularization,
-            torch.float64 if leave_one_out else dtype,
-        )
-        return cls(moments.mean, matrices, moments.count, leave_one_out)
-
-    def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Map (n_embeddings, n_positions, n_features) to (n_embeddings, n_positions)."""
-        if self.leave_one_out:
-            return leave_one_out_distances(embeddings, self.mean, self.matrices, self.n_samples)
-        mean = self.mean.to(self.matrices.dtype)
-        return mahalanobis_distances(embeddings, mean, self.matrices)
-
-    def to(self, device: torch.device) -> TrainingDistances:
-        """Return the same on another device."""
-        mean, matrices = self.mean.to(device), self.matrices.to(device)
-        return TrainingDistances(mean, matrices, self.n_samples, self.leave_one_out)
-
-
-def check_enough_samples(n_samples: int, calibration: str | None) -> None:
-    """Raise if there are too few samples to leave one out."""
-    if calibration == "leave_one_out" and n_samples < 3:
-        raise ValueError(
-            f"calibration='leave_one_out' needs at least 3 training samples, found {n_samples}: "
-            "give more, or set calibration=None and call calibrate with other normal samples."
-        )
-
-
-def _centred(rows, mean, block):
+def centred_samples(rows: torch.Tensor, mean: torch.Tensor, block: slice) -> torch.Tensor:
     """Samples of some positions minus their mean, (n_block, n_samples, n_features) in float64."""
     centred = rows[:, block].transpose(0, 1).to(torch.float64, copy=True)
     return centred.contiguous().sub_(mean[block, None])
 
 
-def _kernel_cholesky(centred, ridge, regularization, lift=None):
+def kernel_cholesky(
+    centred: torch.Tensor,
+    ridge: float,
+    regularization: float,
+    lift: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Cholesky factors of ``X Xᵀ + ridge I``, with `lift` added to the eigenvalue of the ones."""
     if regularization == 0:  # centred samples depend on each other, whatever rounding makes of it
         raise _not_positive_definite(regularization)
@@ -386,10 +254,11 @@ def _kernel_cholesky(centred, ridge, regularization, lift=None):
     kernel.diagonal(dim1=1, dim2=2).add_(ridge)
     if lift is not None:
         kernel += (lift / kernel.shape[1])[:, None, None]
-    return _cholesky(kernel, regularization)
+    return cholesky(kernel, regularization)
 
 
-def _cholesky(matrices, regularization):
+def cholesky(matrices: torch.Tensor, regularization: float) -> torch.Tensor:
+    """Cholesky factors, or an error that says what to do where there are none."""
     factors, info = torch.linalg.cholesky_ex(matrices)
     if info.any():
         raise _not_positive_definite(regularization)

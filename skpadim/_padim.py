@@ -11,20 +11,31 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._calibration import conformal_offset
 from skpadim._devices import resolve_device
+from skpadim._digests import image_digests, warn_of_learned_samples
 from skpadim._embedding import (
     EMBEDDING_CONSTRAINTS,
     MODEL_PARAMETERS,
     PatchEmbedder,
     check_unchanged,
 )
-from skpadim._gaussian import PatchGaussian, check_has_threshold
+from skpadim._gaussian import PatchGaussian
+from skpadim._groups import check_groups
 from skpadim._images import Images
 from skpadim._labels import check_labels
-from skpadim._learning import learn_state, score_training_images
+from skpadim._learning import learn, score_training_images
+from skpadim._leave_out import check_enough_samples
 from skpadim._persistence import VersionedStateMixin
 from skpadim._scoring import MapMaker, iter_map_batches, score_images
+from skpadim._threshold import (
+    THRESHOLD_ATTRIBUTES,
+    check_has_calibration_scores,
+    check_has_threshold,
+    fitted_threshold,
+    held_out_threshold,
+    p_values_of,
+    renewed_threshold,
+)
 
 
 class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -65,12 +76,15 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     sigma : float, default=4.0
         Standard deviation of the Gaussian that smooths the map, in pixels of the network's input.
     contamination : float, default=0.05
-        Share of new good images that :meth:`predict` may flag, in (0, 0.5]; with
-        ``calibration="training"`` the share of the training images that it flags.
+        In (0, 0.5]. With ``calibration="leave_one_out"``, and after :meth:`calibrate` with held-out
+        images, the share of *new* good images that :meth:`predict` may flag. With
+        ``calibration="training"`` the share of the *training* images that it flags, as elsewhere
+        in scikit-learn; of new good images it flags more, often most.
     calibration : {"leave_one_out", "training"} or None, default="leave_one_out"
-        Which scores of the training images set the threshold: those under a model fitted without
-        the image (in closed form, without refits), or those under the model itself, which flags
-        more of the new good images than asked for, often most of them. None sets no threshold.
+        Which scores of the training images set the threshold. "leave_one_out": those under a model
+        fitted without the image, or without its group (`groups` of :meth:`fit`), in closed form,
+        without refits. "training": those under the model itself, which has seen them, so that
+        they are too good. None sets no threshold, and :meth:`predict` is not available.
     batch_size : int, default=32
         Images that go through the network at a time.
     device : str or torch.device, default="auto"
@@ -111,9 +125,17 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     training_scores_ : ndarray of shape (n_samples,)
         Scores of the training images that :meth:`fit` set the threshold from, higher is more
         normal.
+    calibration_scores_ : ndarray of shape (n_calibration,)
+        Scores of good images under a model that has not seen them, which the threshold and
+        :meth:`p_values` come from: the training images' of ``"leave_one_out"``, or those of the
+        images last given to :meth:`calibrate`. Not there where the training images' own scores
+        set the threshold.
+    calibration_groups_ : ndarray of shape (n_calibration,) or None
+        Group of each of these images, as an integer; None if no groups were given.
     offset_ : float
-        Threshold: ``decision_function(X) = score_samples(X) - offset_``. Not there after
-        :meth:`partial_fit`, or with ``calibration=None``: see :meth:`calibrate`.
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``. This and the scores it
+        comes from are not there after :meth:`partial_fit`, or with ``calibration=None``: see
+        :meth:`calibrate`.
 
     See Also
     --------
@@ -128,10 +150,22 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     A fitted detector holds all that scoring needs, the network up to its deepest layer included.
 
+    Of many images inspected together, :meth:`predict` flags the share `contamination` of the good
+    ones, which may be most of what it flags if few are bad. To bound the share of good ones *among
+    the flagged*, the false discovery rate, by 10 % say, use the p-values with the procedure of
+    Benjamini and Hochberg, which holds for conformal p-values [2]_::
+
+        flagged = scipy.stats.false_discovery_control(detector.p_values(X), method="bh") <= 0.1
+
+    The smallest p-value is 1 / (n + 1) for n training images (or groups), so a few bad images among
+    very many good ones need many training images to be found in this way.
+
     References
     ----------
     .. [1] Defard, Setkov, Loesch & Audigier, "PaDiM: a Patch Distribution Modeling Framework for
        Anomaly Detection and Localization", arXiv 2011.08785.
+    .. [2] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
+       Annals of Statistics 51, 2023.
 
     Examples
     --------
@@ -198,7 +232,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, groups=None):
         """Learn from good images.
 
         Parameters
@@ -207,6 +241,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             At least two, three for ``calibration="leave_one_out"``; see Notes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective: images labelled -1 are left out. None means that all are good.
+        groups : array-like of shape (n_samples,), default=None
+            Label of the part that each image shows, where there are several photographs of some:
+            with ``calibration="leave_one_out"`` they are left out together. Each would vouch for
+            the others otherwise, and the threshold would flag more than `contamination` of new
+            parts.
 
         Returns
         -------
@@ -214,20 +253,24 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             If an error is raised, the detector is left as it was.
         """
         self._validate_params()
-        images = _good_images(X, y, min_images=2)
+        images, groups, names = _good_images(X, y, groups, min_images=2)
+        check_enough_samples(len(images), self.calibration, groups, names)
         embedder = self._make_embedder().fit()
-        state, embeddings = learn_state(embedder, images, self.n_jobs)
-        scores = score_training_images(
-            embedder,
-            images,
-            state,
-            embeddings,
-            regularization=self.regularization,
-            sigma=float(self.sigma),
-            calibration=self.calibration,
-            n_jobs=self.n_jobs,
-        )
-        return self._store(embedder, state, scores)
+        learned = learn(embedder, images, self.n_jobs)
+        threshold = {}
+        if self.calibration is not None:
+            scores = score_training_images(
+                embedder,
+                images,
+                learned,
+                regularization=self.regularization,
+                sigma=float(self.sigma),
+                calibration=self.calibration,
+                groups=groups,
+                n_jobs=self.n_jobs,
+            )
+            threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
+        return self._store(embedder, learned.state, learned.digests, threshold)
 
     def partial_fit(self, X, y=None):
         """Learn from more good images, as if they had been given to one fit.
@@ -247,33 +290,88 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             If an error is raised, the detector is left as it was.
         """
         self._validate_params()
-        images = _good_images(X, y)
+        images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit()
-            state, _ = learn_state(embedder, images, self.n_jobs)
-            return self._store(embedder, state, None)
+            learned = learn(embedder, images, self.n_jobs)
+            return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()
-        state, _ = learn_state(embedder, images, self.n_jobs)
+        learned = learn(embedder, images, self.n_jobs)
         # Into the new arrays: should this be interrupted, the model from before is whole.
-        state = state.merge(self.gaussian_._state(state.mean.device))
-        return self._store(embedder, state, None)
+        state = learned.state.merge(self.gaussian_._state(learned.state.mean.device))
+        digests = np.concatenate([self._training_digests, learned.digests])
+        return self._store(embedder, state, digests)
 
-    def calibrate(self, X):
+    def calibrate(self, X=None, groups=None):
         """Set the threshold from good images that the model has not seen.
+
+        Or, without images, set it anew from the scores that it came from, after `contamination`
+        was changed; nothing is fitted again.
 
         Parameters
         ----------
-        X : images
-            Good ones, held out; see Notes.
+        X : images, default=None
+            Good ones, held out; see Notes. None for the scores that :meth:`fit`, or this method,
+            has left.
+        groups : array-like of shape (n_samples,), default=None
+            Label of the part that each image shows, as in :meth:`fit`: each part counts as one.
 
         Returns
         -------
         self : PadimDetector
-            At most the share `contamination` of new good images is flagged from now on.
+            At most the share `contamination` of new good images is flagged from now on. Without
+            `X`, after ``calibration="training"``, that share of the training images is.
+
+        Warns
+        -----
+        UserWarning
+            If the model has learned from some of the images, told by their content; if there are
+            too few images or groups for `contamination`.
         """
+        check_is_fitted(self)
         self._validate_params()
-        self.offset_ = conformal_offset(self.score_samples(X), self.contamination)
+        if X is None:
+            vars(self).update(renewed_threshold(self, groups))
+            return self
+        images = Images(X)
+        if groups is not None:
+            groups, _ = check_groups(groups, len(images))
+        scores = self.score_samples(images)
+        warn_of_learned_samples(
+            image_digests(images.items),
+            self._training_digests,
+            type(self).__name__,
+            self.contamination,
+        )
+        vars(self).update(held_out_threshold(scores, self.contamination, groups))
         return self
+
+    def anomaly_mask(self, X):
+        """Where each image is defective.
+
+        The map is compared with the threshold of :meth:`predict`, which has a meaning for pixels
+        too: it is the level that the map of a new good image exceeds *anywhere* with probability
+        `contamination` at most. So a mask has pixels just where :meth:`predict` says -1.
+
+        Parameters
+        ----------
+        X : images
+            See Notes.
+
+        Returns
+        -------
+        masks : ndarray of shape (n_samples, height, width), bool
+            True where the image is anomalous, at the resolution of :meth:`anomaly_map`.
+        """
+        check_is_fitted(self)
+        check_has_threshold(self)
+        images = Images(X)
+        masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
+        done = 0
+        for maps in self.iter_anomaly_maps(images):
+            np.greater(maps, -self.offset_, out=masks[done : done + len(maps)])
+            done += len(maps)
+        return masks
 
     def anomaly_map(self, X):
         """Anomaly map of each image: higher is more anomalous.
@@ -361,6 +459,32 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
+    def p_values(self, X):
+        """Conformal p-value of each image: how likely a good one scores as low.
+
+        Parameters
+        ----------
+        X : images
+            See Notes.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            In (0, 1], lower is more anomalous: the share of :attr:`calibration_scores_`, the
+            image's own included, that are no higher than its score, each group counting as one.
+            :meth:`predict` flags the images with p-values of `contamination` or less, where there
+            are enough calibration scores for it. See the notes on many images at once.
+
+        Raises
+        ------
+        AttributeError
+            If there are no scores of images that the model has not seen:
+            ``calibration="leave_one_out"`` or :meth:`calibrate` gives them.
+        """
+        check_is_fitted(self)
+        check_has_calibration_scores(self)
+        return p_values_of(self, self.score_samples(X))
+
     def _make_embedder(self):
         """A PatchEmbedder with this detector's parameters."""
         parameters = self.get_params(deep=False)
@@ -381,22 +505,22 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
         return MapMaker(embedder, self.gaussian_._whitening(device, dtype), float(self.sigma))
 
-    def _store(self, embedder, state, scores):
+    def _store(self, embedder, state, digests, threshold=None):
         """Set the fitted attributes, all at once, when nothing can fail any more."""
         gaussian = PatchGaussian(
             regularization=self.regularization,
             contamination=self.contamination,
             calibration=self.calibration,
         )
-        threshold = {} if scores is None else gaussian._threshold(scores)
         gaussian._set_state(state, embedder.grid_)
         gaussian.n_features_in_ = embedder.n_features_out_
-        for attribute in ("offset_", "training_scores_"):
+        for attribute in THRESHOLD_ATTRIBUTES:
             vars(self).pop(attribute, None)
-        vars(self).update(threshold)
+        vars(self).update(threshold or {})
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
         self.n_samples_seen_ = state.count
+        self._training_digests = digests
         names = (*MODEL_PARAMETERS, "regularization", "sigma")
         self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
@@ -412,12 +536,14 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return hasattr(self, "gaussian_")
 
 
-def _good_images(X, y, min_images=1):
-    """The images that are not labelled defective."""
-    images = Images(X, min_images=min_images)
+def _good_images(X, y, groups=None, min_images=1):
+    """The images that are not labelled defective, their groups, and what the groups are called."""
+    images, names = Images(X, min_images=min_images), None
+    if groups is not None:
+        groups, names = check_groups(groups, len(images))
     if y is None:
-        return images
+        return images, groups, names
     good = np.flatnonzero(check_labels(y, len(images)) == 1)
     if len(good) < min_images:
         raise ValueError(f"y labels {len(good)} image as good; at least {min_images} are needed.")
-    return images.take(good)
+    return images.take(good), groups if groups is None else groups[good], names

@@ -11,7 +11,8 @@ import torch
 from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._embedding import PatchEmbedder
 from skpadim._images import Images
-from skpadim._mahalanobis import LowRankWhitening, TrainingDistances, Whitening
+from skpadim._leave_out import TrainingDistances
+from skpadim._mahalanobis import LowRankWhitening, Whitening
 from skpadim._workers import count_workers, map_chunks
 
 # Shares of the work for each worker: few, as each costs a message; more than one, so that all end
@@ -80,8 +81,7 @@ def iter_map_batches(
     yield from map_chunks(
         _make_maps,
         maker,
-        images,
-        chunk_size=int(maker.embedder.batch_size),
+        split_images(images, int(maker.embedder.batch_size)),
         at_once=_BATCHES_AHEAD * n_workers,
         n_jobs=n_jobs,
         description=description if maker.embedder.verbose else None,
@@ -98,8 +98,7 @@ def score_images(
     scores = map_chunks(
         _make_scores,
         maker,
-        images,
-        chunk_size=chunk_size(images, maker.embedder, n_workers),
+        split_images(images, chunk_size(images, maker.embedder, n_workers)),
         n_jobs=n_jobs,
         description=description if maker.embedder.verbose else None,
     )
@@ -119,6 +118,12 @@ def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
     batch_size = int(embedder.batch_size)
     even = len(images) / (_CHUNKS_PER_WORKER * n_workers)
     return batch_size * max(1, min(round(even), _MAX_CHUNK) // batch_size)
+
+
+def split_images(images: Images, size: int) -> list[tuple[Images]]:
+    """Chunks for :func:`map_chunks`."""
+    starts = range(0, len(images), size)
+    return [(images.part(start, min(start + size, len(images))),) for start in starts]
 
 
 def flat(embeddings: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import traceback
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -24,8 +24,6 @@ import joblib
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-
-from skpadim._images import Images
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -44,16 +42,15 @@ def count_workers(n_jobs: int | None) -> int:
 
 
 def map_chunks(
-    work: Callable[[Model, Images], Result],
+    work: Callable[..., Result],
     model: Model,
-    images: Images,
+    chunks: Sequence[tuple],
     *,
-    chunk_size: int,
     n_jobs: int | None,
     at_once: int | None = None,
     description: str | None = None,
 ) -> Iterator[Result]:
-    """Yield ``work(model, chunk)`` for each chunk of the images, in order.
+    """Yield ``work(model, *chunk)`` for each chunk, in order.
 
     Results that arrive before their turn wait in temporary files, so that there are never more
     than two in memory: the one that the caller has, and one that is arriving.
@@ -64,9 +61,8 @@ def map_chunks(
         A function of a module, which workers can import.
     model : object
         Sent to each worker once.
-    images : Images
-    chunk_size : int
-        Images in a chunk.
+    chunks : sequence of tuples
+        Images (anything with a length), and what else `work` takes of a chunk.
     n_jobs : int or None
         As everywhere in scikit-learn.
     at_once : int, default=None
@@ -83,10 +79,9 @@ def map_chunks(
         now and then costs the chunks that it had not delivered, which are done again, with a
         warning.
     """
-    n_images = len(images)
-    chunks = [(i, min(i + chunk_size, n_images)) for i in range(0, n_images, chunk_size)]
     shipment = _Shipment.of(model)
     done = failures = 0
+    n_images = sum(len(images) for images, *_ in chunks)
     with (
         closing(shipment),
         tqdm(
@@ -95,10 +90,9 @@ def map_chunks(
     ):
         while done < len(chunks):
             batch = chunks[done : done + (at_once or len(chunks))]
-            parts = [images.part(*bounds) for bounds in batch]
             delivered, loss = 0, None
-            with closing(_outcomes(work, shipment, parts, n_jobs)) as outcomes:
-                while delivered < len(parts):
+            with closing(_outcomes(work, shipment, batch, n_jobs)) as outcomes:
+                while delivered < len(batch):
                     try:
                         outcome = next(outcomes)
                     except Exception as error:  # of the engine: those of the work are outcomes
@@ -108,8 +102,7 @@ def map_chunks(
                         loss = outcome
                         break
                     yield outcome.get()
-                    start, stop = batch[delivered]
-                    progress.update(stop - start)
+                    progress.update(len(batch[delivered][0]))
                     delivered += 1
             done += delivered
             if loss is None:
@@ -119,8 +112,8 @@ def map_chunks(
             if failures == _MAX_FAILURES:
                 raise RuntimeError(
                     f"Workers were lost {_MAX_FAILURES} times in a row before any of them had done "
-                    f"{chunk_size} images ({problem:.300}). They may have too little memory: use "
-                    "fewer (n_jobs), or a smaller batch_size."
+                    f"{len(batch[0][0])} images ({problem:.300}). They may have too little "
+                    "memory: use fewer (n_jobs), or a smaller batch_size."
                 ) from (loss if isinstance(loss, BaseException) else None)
             warnings.warn(
                 f"A worker was lost ({problem:.300}); what it had not delivered is done again.",
@@ -128,8 +121,8 @@ def map_chunks(
             )
 
 
-def _outcomes(work, shipment, parts, n_jobs):
-    """Outcomes of all parts, in order, as they come in."""
+def _outcomes(work, shipment, chunks, n_jobs):
+    """Outcomes of all chunks, in order, as they come in."""
     settings = {"n_jobs": n_jobs, "batch_size": 1}
     try:
         parallel = joblib.Parallel(return_as="generator", **settings)
@@ -139,7 +132,7 @@ def _outcomes(work, shipment, parts, n_jobs):
     share = max(1, n_threads // count_workers(n_jobs))
     model = _sent_ahead(shipment)
     outcomes = iter(
-        parallel(joblib.delayed(_run)(work, model, part, os.getpid(), share) for part in parts)
+        parallel(joblib.delayed(_run)(work, model, chunk, os.getpid(), share) for chunk in chunks)
     )
     try:
         while True:  # "yield from" would close them, with a warning
@@ -173,12 +166,12 @@ def _sent_ahead(shipment):
     return sent
 
 
-def _run(work, shipment, images, parent, share_of_threads):
+def _run(work, shipment, chunk, parent, share_of_threads):
     """Work on one chunk, in the worker."""
     if os.getpid() == parent:  # a thread; to processes their engine gives a share of the cores
         torch.set_num_threads(share_of_threads)
     try:
-        return _Outcome(work(shipment.open(), images))
+        return _Outcome(work(shipment.open(), *chunk))
     except Exception as error:
         return _Outcome(error=error, where=traceback.format_exc())
 

@@ -154,7 +154,9 @@ def test_a_fit_that_only_warns_as_an_error_changes_nothing():
     with pytest.raises(UserWarning, match="too few"):  # warnings are errors in these tests
         gaussian.fit(make_embeddings(10))
     with pytest.raises(UserWarning, match="too few"):
-        gaussian.calibrate(make_embeddings(10))
+        gaussian.calibrate(make_embeddings(10, seed=1))
+    with pytest.raises(UserWarning, match="has learned from 30 of the 30"):
+        gaussian.calibrate(make_embeddings(30))
     assert pickle.dumps(gaussian) == before
 
 

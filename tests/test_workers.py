@@ -20,6 +20,7 @@ from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skpadim._images import Images
+from skpadim._scoring import split_images
 from skpadim._workers import map_chunks
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
@@ -172,7 +173,7 @@ def numbered():
 
 @pytest.mark.parametrize("at_once", [None, 1, 3])
 def test_each_chunk_comes_once_and_in_order(numbered, at_once):
-    chunks = map_chunks(first_pixels, None, numbered, chunk_size=3, n_jobs=2, at_once=at_once)
+    chunks = map_chunks(first_pixels, None, split_images(numbered, 3), n_jobs=2, at_once=at_once)
     assert list(chunks) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
@@ -182,13 +183,13 @@ def test_engines_that_return_all_at_once_will_do(numbered):
 
     joblib.register_parallel_backend("no generators", NoGenerators)
     with parallel_config("no generators", n_jobs=2):
-        chunks = map_chunks(first_pixels, None, numbered, chunk_size=4, n_jobs=None)
+        chunks = map_chunks(first_pixels, None, split_images(numbered, 4), n_jobs=None)
         assert list(chunks) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_a_model_is_unpickled_once_by_each_process(numbered, tmp_path):
     model = NotesItsArrival(tmp_path / "log")
-    used = set(map_chunks(process, model, numbered, chunk_size=1, n_jobs=2))
+    used = set(map_chunks(process, model, split_images(numbered, 1), n_jobs=2))
     arrived = (tmp_path / "log").read_text().split()
     assert len(arrived) == len(set(arrived)) <= 2
     assert used <= set(map(int, arrived))
@@ -197,7 +198,7 @@ def test_a_model_is_unpickled_once_by_each_process(numbered, tmp_path):
 def test_results_wait_in_files_and_leave_none(numbered, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = 8 * 2**20
-    chunks = map_chunks(large_result, size, numbered, chunk_size=1, n_jobs=2)
+    chunks = map_chunks(large_result, size, split_images(numbered, 1), n_jobs=2)
     tracemalloc.start()
     try:
         for number, chunk in enumerate(chunks):
@@ -230,14 +231,14 @@ def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, monkeypatc
 def test_a_lost_worker_costs_its_chunks_only(numbered, tmp_path):
     mark = str(tmp_path / "mark")
     with pytest.warns(UserWarning, match=r"A worker was lost .*\); what it had not"):
-        chunks = list(map_chunks(die_once, mark, numbered, chunk_size=2, n_jobs=2))
+        chunks = list(map_chunks(die_once, mark, split_images(numbered, 2), n_jobs=2))
     assert chunks == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
 @pytest.mark.filterwarnings("ignore:A worker was lost")
 def test_workers_that_are_always_lost_end_the_work(numbered):
     with pytest.raises(RuntimeError, match="Workers were lost 3 times.*use fewer"):
-        list(map_chunks(always_die, None, numbered, chunk_size=2, n_jobs=2))
+        list(map_chunks(always_die, None, split_images(numbered, 2), n_jobs=2))
 
 
 class TestOnADaskCluster:

@@ -1,0 +1,78 @@
+"""How do embeddings of any kind, arrays or tensors, become tensors of one layout?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_array, validate_data
+
+
+def check_embeddings(
+    estimator, X, *, min_samples: int, fitted: bool = False
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Return X as a tensor (n_samples, n_positions, n_features), and the shape of its grid.
+
+    Parameters
+    ----------
+    estimator : PatchGaussian
+        Named in errors; its `location_` says what the shape must be if `fitted`.
+    X : array or tensor of shape (n_samples, height, width, n_features) or (n_samples, n_features)
+    min_samples : int
+    fitted : bool, default=False
+
+    Returns
+    -------
+    embeddings : tensor
+        float32 or float64; memory is shared where it can be.
+    grid : tuple
+        (height, width) or ().
+    """
+    if isinstance(X, torch.Tensor) and X.ndim in (2, 4):
+        if not X.is_floating_point():
+            raise TypeError(f"X must be a tensor of floats; its dtype is {X.dtype}.")
+        X = X.detach()
+        if X.dtype not in (torch.float32, torch.float64):
+            X = X.to(torch.float32)  # half precision cannot be factorised
+        if not torch.isfinite(X).all():
+            raise ValueError("X has NaN or infinite values.")
+        if len(X) < min_samples:
+            raise ValueError(f"X has n_samples={len(X)}; at least {min_samples} are needed.")
+    elif isinstance(X, torch.Tensor):
+        pass  # refused below
+    elif fitted and estimator.location_.ndim == 1:
+        X = validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
+    else:
+        X = check_array(
+            X,
+            dtype=[np.float64, np.float32],
+            allow_nd=True,
+            ensure_min_samples=min_samples,
+            estimator=estimator,
+            input_name="X",
+        )
+    if X.ndim not in (2, 4):
+        raise ValueError(
+            f"X has {X.ndim} dimensions, {tuple(X.shape)}: embeddings must be "
+            "(n_samples, height, width, n_features) or (n_samples, n_features)."
+        )
+    if 0 in X.shape[1:]:
+        raise ValueError(f"X has shape {tuple(X.shape)}: it has no features or positions.")
+    grid = tuple(X.shape[1:-1])
+    if fitted and tuple(X.shape[1:]) != estimator.location_.shape:
+        raise ValueError(
+            f"X has embeddings of shape {tuple(X.shape[1:])}, but {type(estimator).__name__} was "
+            f"fitted with {estimator.location_.shape} as (height, width, n_features)."
+        )
+    tensor = X if isinstance(X, torch.Tensor) else as_tensor(X)
+    return tensor.reshape(len(X), -1, X.shape[-1]), grid
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Tensor that shares memory with an array, unless torch cannot (memory maps, flips)."""
+    shareable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if shareable else array.copy())
+
+
+def as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Array of the values of an array or a tensor, wherever that is."""
+    return array.numpy(force=True) if isinstance(array, torch.Tensor) else array

@@ -1,0 +1,342 @@
+"""Distances of training samples to the Gaussians, fitted to all of them or without some.
+
+A sample is left out alone, or with its group: with the other photographs of the same part, which
+would otherwise vouch for it. In closed form, so nothing is fitted twice; for moments and for kept
+samples. Free functions on torch tensors of any device, as in `_mahalanobis`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skpadim._blocks import each_block
+from skpadim._groups import rows_by_group_size
+from skpadim._mahalanobis import (
+    centred_samples,
+    cholesky,
+    kernel_cholesky,
+    mahalanobis_distances,
+    whitening_matrices,
+)
+from skpadim._moments import Moments, Samples
+
+# Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
+# next to nothing: below this share float32 has too few digits.
+_MIN_FLOAT32_REST = 0.05
+
+
+def leave_one_out_distances(
+    embeddings: torch.Tensor, mean: torch.Tensor, matrices: torch.Tensor, n_samples: int
+) -> torch.Tensor:
+    """Distances of training embeddings to the Gaussians fitted without the sample itself.
+
+    Taking one sample out changes the scatter by a rank-one term, so no refit is needed: with
+    ``δ = x - μ``, ``A = S / (n - 2) + λ I``, ``q = δᵀ A⁻¹ δ`` and ``c = n / ((n - 1) (n - 2))``,
+    the Sherman-Morrison formula gives ``d² = (n / (n - 1))² q / (1 - c q)``.
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_embeddings, n_positions, n_features)
+        Some of the training samples.
+    mean : tensor of shape (n_positions, n_features), float64
+        Of all training samples.
+    matrices : tensor of shape (n_positions, n_features, n_features), float64
+        Inverse factors of A: :func:`whitening_matrices` with ``n_samples - 2`` degrees of freedom.
+    n_samples : int
+        Number of all training samples, at least three.
+
+    Returns
+    -------
+    distances : tensor of shape (n_embeddings, n_positions)
+    """
+    n, dtype = n_samples, embeddings.dtype
+    q = mahalanobis_distances(embeddings, mean.to(dtype), matrices, dtype).double() ** 2
+    c = n / ((n - 1) * (n - 2))
+    if dtype != torch.float64:
+        few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
+        q[:, few] = (
+            mahalanobis_distances(embeddings[:, few].double(), mean[few], matrices[few]) ** 2
+        )
+    return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
+
+
+def leave_group_out_distances(
+    embeddings: torch.Tensor,
+    mean: torch.Tensor,
+    matrices: torch.Tensor,
+    n_samples: int,
+    group_size: int,
+    regularization: float,
+) -> torch.Tensor:
+    """Distances of training embeddings to the Gaussians fitted without the sample's whole group.
+
+    Without a group of k samples with centred rows Δ, ``n' = n - k`` samples are left. Their mean
+    is ``μ - Δᵀ1 / n'`` and their scatter ``S - Δᵀ (I + 11ᵀ / n') Δ``, a change of rank k. With
+    ``f = n' - 1``, ``W`` the inverse Cholesky factor of ``S / f + λ I``, ``Y = Δ Wᵀ``, ``V`` the
+    same of the rows minus the mean that is left, and ``R = f (I - 11ᵀ / n) - Y Yᵀ = L Lᵀ``, the
+    Woodbury identity [1]_ gives, for row j of the group, ``d² = ‖V_j‖² + ‖L⁻¹ Y V_jᵀ‖²``: a sum of
+    squares, so no digits are lost where a distance is small.
+
+    All in float64: a group can make most of the covariance, and R is a difference.
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_groups * group_size, n_positions, n_features)
+        Whole groups of one size, one after the other.
+    mean : tensor of shape (n_positions, n_features), float64
+        Of all training samples.
+    matrices : tensor of shape (n_positions, n_features, n_features), float64
+        W: :func:`whitening_matrices` with ``n_samples - group_size - 1`` degrees of freedom.
+    n_samples : int
+        Number of all training samples, at least two more than `group_size`.
+    group_size : int
+    regularization : float
+        λ, for the error where nothing is left in some direction.
+
+    Returns
+    -------
+    distances : tensor of shape (n_groups * group_size, n_positions)
+
+    References
+    ----------
+    .. [1] Woodbury, "Inverting modified matrices", Princeton, 1950.
+    """
+    n_rows, n_positions, n_features = embeddings.shape
+    rest, degrees_of_freedom = n_samples - group_size, n_samples - group_size - 1
+    identity = torch.eye(group_size, dtype=torch.float64, device=embeddings.device)
+    unchanged = degrees_of_freedom * (identity - 1 / n_samples)
+    distances = torch.empty_like(embeddings[:, :, 0], memory_format=torch.contiguous_format)
+
+    def measure(block):
+        centred = centred_samples(embeddings, mean, block)
+        whitened = torch.bmm(centred, matrices[block].mT)
+        rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
+        shifted = rows + rows.sum(dim=1, keepdim=True) / rest
+        factors = cholesky(unchanged - torch.bmm(rows, rows.mT), regularization)
+        changes = torch.linalg.solve_triangular(factors, torch.bmm(rows, shifted.mT), upper=False)
+        squared = shifted.square().sum(dim=2) + changes.square().sum(dim=1)
+        distances[:, block] = squared.sqrt().reshape(-1, n_rows).T.to(distances.dtype)
+
+    n_bytes = 8 * n_rows * (4 * n_features + 4 * group_size)
+    each_block(measure, n_positions, n_bytes, embeddings.device)
+    return distances
+
+
+def low_rank_training_distances(
+    state: Samples,
+    regularization: float,
+    leave_one_out: bool,
+    groups: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Distances of the samples to the Gaussians that are fitted to them, or to all but them.
+
+    Of the kernel ``K = X Xᵀ + μ I`` with ``μ = λ f`` and f degrees of freedom, the diagonal of the
+    inverse is enough: ``q = δᵀ (S / f + λ I)⁻¹ δ = f (1 - μ (K⁻¹)ᵢᵢ)``, by the Woodbury identity.
+    f is n - 1, or n - 2 to go on as :func:`leave_one_out_distances` does.
+
+    For a group of k samples it takes a block of the inverse, and f is n' - 1 of the n' = n - k
+    samples that are left. In the terms of :func:`leave_group_out_distances`, with
+    ``O = μ (K⁻¹)_GG - 11ᵀ / n``, ``R = f O`` and ``Y Yᵀ = f (I - 11ᵀ / n - O)``, so
+    ``d² = f ((O⁻¹)_jj - 1 - 1 / n')``.
+
+    Parameters
+    ----------
+    state : Samples
+    regularization : float
+    leave_one_out : bool
+    groups : ndarray of shape (n_samples,), default=None
+        Group of each sample, which is left out with it; None leaves out each alone.
+
+    Returns
+    -------
+    distances : tensor of shape (n_samples, n_positions)
+    """
+    n, n_positions, n_features = state.rows.shape
+    mean = state.mean
+    identity = torch.eye(n, dtype=torch.float64, device=mean.device)
+    distances = state.rows.new_empty((n, n_positions))
+    rows_of = (
+        {1: np.arange(n)} if groups is None or not leave_one_out else rows_by_group_size(groups)
+    )
+    degrees_of_freedom = {size: n - size - 1 if leave_one_out else n - 1 for size in rows_of}
+
+    def measure(block):
+        centred = centred_samples(state.rows, mean, block)
+        lift = centred.square().sum(dim=(1, 2)) / n
+        for size, rows in rows_of.items():
+            # Centring makes the vector of ones an eigenvector with eigenvalue μ, a share 1 / (n μ)
+            # of each entry that would hide the rest of it. With a larger eigenvalue it does not.
+            dof = degrees_of_freedom[size]
+            ridge = regularization * dof
+            factors = kernel_cholesky(centred, ridge, regularization, lift)
+            inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+            ones = 1 / (n * (ridge + lift))
+            if size == 1:
+                columns = inverses if len(rows) == n else inverses[:, :, rows]
+                others = ridge * (columns.square().sum(dim=1) - ones[:, None])
+                squared = dof * ((n - 1) / n - others)
+                if leave_one_out:
+                    # The denominator is 1 - c q.
+                    squared = (n / (n - 1)) ** 2 * squared / (n / (n - 1) * others)
+            else:
+                squared = _low_rank_groups(inverses[:, :, rows], ones, regularization, n, size)
+            distances[rows, block] = squared.clamp_(min=0).sqrt().T.to(distances.dtype)
+
+    each_block(measure, n_positions, 8 * n * (n_features + 4 * n), mean.device)
+    return distances
+
+
+def _low_rank_groups(columns, ones, regularization, n_samples, size):
+    """Squared distances (n_positions, n_rows) from the groups' columns of ``L⁻¹``, ``K = L Lᵀ``."""
+    n_positions, _, n_rows = columns.shape
+    degrees_of_freedom = n_samples - size - 1
+    columns = columns.reshape(n_positions, n_samples, -1, size).transpose(1, 2)
+    others = (
+        regularization * degrees_of_freedom * (columns.mT @ columns - ones[:, None, None, None])
+    )
+    inverses = torch.cholesky_inverse(cholesky(others, regularization))
+    diagonal = inverses.diagonal(dim1=2, dim2=3).reshape(n_positions, n_rows)
+    return degrees_of_freedom * (diagonal - 1 - 1 / (n_samples - size))
+
+
+class TrainingDistances:
+    """Distances of training samples in the way that `calibration` asks for.
+
+    Of all samples at once, or of batches of them. Factors depend on how many samples are
+    left out, and are built when they are needed: for all samples at once block by block of
+    positions; for batches at all positions, those of one group size at a time. So groups in
+    batches are best given sorted by size, which needs as many factorisations as there are sizes.
+
+    Where the state is the samples themselves, :func:`low_rank_training_distances` has all of them
+    at once.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of all samples.
+    regularization : float
+    calibration : {"training", "leave_one_out"}
+    dtype : torch.dtype
+        Of the products under ``"training"``.
+    """
+
+    def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
+        self.moments, self.regularization, self.dtype = moments, regularization, dtype
+        self.leave_one_out = calibration == "leave_one_out"
+        self._kept = (None, None)  # what the factors were built for, and the factors
+
+    def distances(self, embeddings: torch.Tensor, groups: np.ndarray | None = None) -> torch.Tensor:
+        """Distances of some or all of the training samples.
+
+        Parameters
+        ----------
+        embeddings : tensor of shape (n_embeddings, n_positions, n_features)
+        groups : ndarray of shape (n_embeddings,), default=None
+            Group of each sample, which is left out with it; None leaves out each alone. A group
+            must be here whole: it cannot be told from what is here if others belong to it.
+
+        Returns
+        -------
+        distances : tensor of shape (n_embeddings, n_positions)
+        """
+        n = self.moments.count
+        if not self.leave_one_out:
+
+            def measure(rows, mean, matrices):
+                return mahalanobis_distances(rows, mean.to(self.dtype), matrices)
+
+            return self._measure(embeddings, n - 1, self.dtype, measure)
+        rows_of = {1: slice(None)} if groups is None else rows_by_group_size(groups)
+        distances = embeddings.new_empty(embeddings.shape[:2])
+        # Factors that are there already are used before they are replaced.
+        for size in sorted(rows_of, key=lambda size: n - size - 1 != self._kept[0]):
+
+            def measure(rows, mean, matrices, size=size):
+                if size == 1:
+                    return leave_one_out_distances(rows, mean, matrices, n)
+                return leave_group_out_distances(rows, mean, matrices, n, size, self.regularization)
+
+            rows = rows_of[size]
+            distances[rows] = self._measure(embeddings, n - size - 1, torch.float64, measure, rows)
+        return distances
+
+    def to(self, device: torch.device) -> TrainingDistances:
+        """Return the same on another device; itself if it is there."""
+        if self.moments.mean.device == device:
+            return self
+        moments = self.moments.to(device)
+        calibration = "leave_one_out" if self.leave_one_out else "training"
+        return TrainingDistances(moments, self.regularization, calibration, self.dtype)
+
+    def __getstate__(self):
+        return {**vars(self), "_kept": (None, None)}
+
+    def _measure(self, embeddings, degrees_of_freedom, dtype, measure, rows=slice(None)):
+        """Distances of some rows, `measure` being given rows, mean and factors of positions."""
+        mean, scatter = self.moments.mean, self.moments.scatter
+        n_positions, n_features = mean.shape
+        if len(embeddings) < self.moments.count:
+            if self._kept[0] != degrees_of_freedom:
+                self._kept = (None, None)  # freed before the next are made
+                self._kept = (
+                    degrees_of_freedom,
+                    whitening_matrices(scatter, degrees_of_freedom, self.regularization, dtype),
+                )
+            return measure(embeddings[rows], mean, self._kept[1])
+        n_rows = len(embeddings) if isinstance(rows, slice) else len(rows)
+        distances = embeddings.new_empty((n_rows, n_positions))
+
+        def measure_block(block):
+            matrices = whitening_matrices(
+                scatter[block], degrees_of_freedom, self.regularization, dtype
+            )
+            distances[:, block] = measure(embeddings[:, block][rows], mean[block], matrices)
+
+        n_bytes = 8 * n_features * (3 * n_features + 2 * n_rows)
+        each_block(measure_block, n_positions, n_bytes, mean.device)
+        return distances
+
+
+def check_enough_samples(
+    n_samples: int,
+    calibration: str | None,
+    groups: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> None:
+    """Raise if there are too few samples to leave one, or a group, out.
+
+    Parameters
+    ----------
+    n_samples : int
+    calibration : {"training", "leave_one_out"} or None
+    groups : ndarray of shape (n_samples,), default=None
+        Group of each sample.
+    labels : ndarray, default=None
+        What the groups are called, by their values.
+    """
+    if calibration != "leave_one_out":
+        return
+    instead = "set calibration=None and call calibrate with other normal samples."
+    if n_samples < 3:
+        raise ValueError(
+            f"calibration='leave_one_out' needs at least 3 training samples, found {n_samples}: "
+            f"give more, or {instead}"
+        )
+    if groups is None:
+        return
+    codes, counts = np.unique(groups, return_counts=True)
+    largest = codes[counts.argmax()]
+    label = str(largest if labels is None else labels[largest])
+    if len(codes) == 1:
+        raise ValueError(
+            f"groups has one label for all {n_samples} training samples, {label!r}, and "
+            "calibration='leave_one_out' leaves out whole groups: give samples of at least two "
+            f"groups, or {instead}"
+        )
+    if n_samples - counts.max() < 2:
+        raise ValueError(
+            f"The group {label!r} has {counts.max()} of the {n_samples} training samples, and "
+            "calibration='leave_one_out' needs at least 2 that are left without it: give samples "
+            f"of more groups, or {instead}"
+        )
