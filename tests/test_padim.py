@@ -240,7 +240,7 @@ def test_an_explicit_name_never_falls_back(good, make_detector, offline):
         (np.full((3, 64, 64, 3), np.nan), "Image 0 has NaN"),
         (np.full((3, 64, 64, 3), 7.0), "Image 0 has floats from 7 to 7"),
         (np.zeros((3, 64, 64, 2)), "1, 3 or 4 channels"),
-        (["/nowhere.png", "/nowhere.png"], "Image 0 .*nowhere.png.* does not exist"),
+        (["/nowhere.png"] * 3, "Image 0 .*nowhere.png.* does not exist"),
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

@@ -218,7 +218,7 @@ def test_results_wait_in_files_and_leave_none(numbered, tmp_path, monkeypatch):
 
 def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    chunks = map_chunks(large_result, 2**21, numbered, chunk_size=1, n_jobs=2)
+    chunks = map_chunks(large_result, 2**21, split_images(numbered, 1), n_jobs=2)
     next(chunks)
     chunks.close()
     deadline = time.monotonic() + 30
@@ -241,41 +241,47 @@ def test_workers_that_are_always_lost_end_the_work(numbered):
         list(map_chunks(always_die, None, split_images(numbered, 2), n_jobs=2))
 
 
-class TestOnADaskCluster:
-    """A real cluster on this machine: a scheduler and two processes."""
+# A real cluster on this machine: a scheduler and two processes.
 
-    pytestmark = pytest.mark.filterwarnings("default")  # of Dask's own making
+on_dask = pytest.mark.filterwarnings("default")  # of Dask's own making
 
-    @pytest.fixture(scope="class")
-    def client(self):
-        distributed = pytest.importorskip("distributed")
-        settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
-            yield client
 
-    def test_the_model_is_that_of_one_process(self, client, make, parts, good):
-        alone = make().fit(good)
-        with parallel_config("dask"):
-            same_model(make().fit(good), alone, parts.data)
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+        yield client
 
-    def test_a_killed_worker_does_not_spoil_a_fit(self, client, make, parts, good):
-        many = np.concatenate([good] * 10)
-        alone = make().fit(many)
-        client.wait_for_workers(2)
-        first = client.run(os.getpid)
-        killer = threading.Timer(1, os.kill, (min(first.values()), signal.SIGKILL))
-        with parallel_config("dask"):
-            killer.start()
-            shared = make().fit(many)
-            killer.join()
-            same_model(shared, alone, parts.data)
 
-    def test_two_thousand_images_are_scored_by_both_workers(self, client, make_detector, good):
-        images = np.concatenate([good] * 84)[:2000, ::2, ::2]
-        detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
-        expected = detector.score_samples(images)
-        client.wait_for_workers(2)
-        with parallel_config("dask"):
-            assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
-        busy = client.run(lambda dask_worker: dask_worker.state.executed_count)
-        assert all(busy.values())
+@on_dask
+def test_the_model_is_that_of_one_process(client, make, parts, good):
+    alone = make().fit(good)
+    with parallel_config("dask"):
+        same_model(make().fit(good), alone, parts.data)
+
+
+@on_dask
+def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good):
+    many = np.concatenate([good] * 10)
+    alone = make().fit(many)
+    client.wait_for_workers(2)
+    first = client.run(os.getpid)
+    killer = threading.Timer(1, os.kill, (min(first.values()), signal.SIGKILL))
+    with parallel_config("dask"):
+        killer.start()
+        shared = make().fit(many)
+        killer.join()
+        same_model(shared, alone, parts.data)
+
+
+@on_dask
+def test_two_thousand_images_are_scored_by_both_workers(client, make_detector, good):
+    images = np.concatenate([good] * 84)[:2000, ::2, ::2]
+    detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
+    expected = detector.score_samples(images)
+    client.wait_for_workers(2)
+    with parallel_config("dask"):
+        assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
+    busy = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert all(busy.values())
