@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim._calibration import conformal_offset, conformal_p_values, training_offset
@@ -49,6 +49,7 @@ def scores_in_groups(draw):
     return np.array(scores, dtype=draw(st.sampled_from([np.float32, float]))), groups
 
 
+@settings(deadline=None)
 @given(case=scores_in_groups())
 def test_p_values_are_the_formula_of_hierarchical_conformal_prediction(case):
     scores, groups = case
@@ -62,6 +63,7 @@ def test_p_values_are_the_formula_of_hierarchical_conformal_prediction(case):
         assert p_value == float(total / (len(set(labels)) + 1))
 
 
+@settings(deadline=None)
 @given(
     case=scores_in_groups(),
     contamination=st.integers(1, 50).map(lambda percent: percent / 100)
@@ -80,6 +82,7 @@ def test_a_score_is_below_the_threshold_just_where_its_p_value_says(case, contam
     np.testing.assert_array_equal(new < offset, p_values <= contamination)
 
 
+@settings(deadline=None)
 @given(case=scores_in_groups(), contamination=st.floats(0.001, 0.5))
 def test_groups_of_one_are_no_groups(case, contamination):
     scores, _ = case

@@ -5,13 +5,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim import _digests
 from skpadim._digests import sample_digests, warn_of_learned_samples
 
 
+@settings(deadline=None)
 @given(
     index=st.integers(0, 3 * 70 * 100 - 1), change=st.sampled_from([1e-6, -1.0, 100.0]),
     sample=st.integers(0, 2),
