@@ -19,13 +19,12 @@ from skpadim._devices import resolve_device
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
-    fit_to_size,
     image_batches,
     read_ahead,
     stack_pixels,
-    to_float,
 )
 from skpadim._persistence import VersionedStateMixin
+from skpadim._pixels import fit_to_size, to_float
 from skpadim.backbones import load_backbone
 from skpadim.backbones._backbone import with_low_precision_weights
 from skpadim.backbones._digest import digest_backbone, layer_source
@@ -424,7 +423,7 @@ class PatchEmbedder(
             maps = cache.load(entry, chosen)
             if maps is not None:
                 return entry, reduce(maps), None
-            return entry, None, fit_to_size(images[index], self._image_size, self.input_size_)
+            return entry, None, images.read(index, self._image_size, self.input_size_)
 
         for batch in read_ahead(read, len(images), int(self.batch_size)):
             reduced = [maps for _, maps, _ in batch]
