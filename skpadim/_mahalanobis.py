@@ -20,6 +20,11 @@ _MAX_FLOAT32_RATIO = 1000.0
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.
 _MIN_FLOAT32_REST = 0.05
+# A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
+# many and none lower than that: one image at a time waits for the memory that factors are read
+# from. Flatter strips leave out more zeros, and their products are too small to be quick.
+_MAX_STRIPS = 8
+_MIN_STRIP_ROWS = 32
 
 
 @dataclass
@@ -29,16 +34,17 @@ class Whitening:
     Attributes
     ----------
     mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_features, n_features)
-        Lower triangular. Their dtype is that of the products.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+        Of the rows of W, without the columns that are zero in all rows of the strip. Their dtype is
+        that of the products.
     """
 
     mean: torch.Tensor
-    matrices: torch.Tensor
+    strips: list[torch.Tensor]
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
-        return mahalanobis_distances(embeddings, self.mean, self.matrices)
+        return mahalanobis_distances(embeddings, self.mean, self.strips)
 
 
 @dataclass
@@ -86,8 +92,8 @@ def whitening_of(
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
-        matrices = whitening_matrices(state.scatter, state.count - 1, regularization, dtype)
-        return Whitening(state.mean.to(exact), matrices)
+        strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
+        return Whitening(state.mean.to(exact), strips)
     mean = state.mean
     if _squared_radius(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
         exact = torch.float64
@@ -95,9 +101,9 @@ def whitening_of(
     return LowRankWhitening(mean.to(exact), matrices, regularization)
 
 
-def whitening_matrices(
+def whitening_strips(
     scatter: torch.Tensor, degrees_of_freedom: int, regularization: float, dtype: torch.dtype
-) -> torch.Tensor:
+) -> list[torch.Tensor]:
     """Inverse Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
 
     Parameters
@@ -111,8 +117,8 @@ def whitening_matrices(
 
     Returns
     -------
-    matrices : tensor of shape (n_positions, n_features, n_features)
-        Lower triangular.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+        See :class:`Whitening`.
 
     Raises
     ------
@@ -120,17 +126,23 @@ def whitening_matrices(
         If a covariance is not positive definite.
     """
     n_positions, n_features, _ = scatter.shape
-    matrices = torch.empty_like(scatter, dtype=dtype, memory_format=torch.contiguous_format)
+    strips = [
+        scatter.new_empty((n_positions, stop - start, stop), dtype=dtype)
+        for start, stop in _strip_rows(n_features, scatter.device)
+    ]
     identity = torch.eye(n_features, dtype=torch.float64, device=scatter.device)
 
     def invert(block):
         covariance = scatter[block] / degrees_of_freedom
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = _cholesky(covariance, regularization)
-        matrices[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
+        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+        for strip in strips:
+            n_rows, stop = strip.shape[1:]
+            strip[block] = inverses[:, stop - n_rows : stop, :stop]
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
-    return matrices
+    return strips
 
 
 def low_rank_matrices(
@@ -168,7 +180,7 @@ def low_rank_matrices(
 def mahalanobis_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    matrices: torch.Tensor,
+    strips: list[torch.Tensor],
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Distances ``‖W (x - μ)‖`` of embeddings; for the parameters see :class:`Whitening`.
@@ -177,9 +189,9 @@ def mahalanobis_distances(
     ----------
     embeddings : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_features, n_features)
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
     dtype : torch.dtype, default=None
-        Of the products; by default that of the matrices.
+        Of the products; by default that of the strips.
 
     Returns
     -------
@@ -187,13 +199,16 @@ def mahalanobis_distances(
         Not squared.
     """
     n_samples, n_positions, n_features = embeddings.shape
-    dtype = dtype or matrices.dtype
+    dtype = dtype or strips[0].dtype
     distances = mean.new_empty((n_samples, n_positions))
 
     def measure(block):
         difference = (embeddings[:, block] - mean[block]).to(dtype).permute(1, 2, 0)
-        whitened = torch.bmm(matrices[block].to(dtype), difference)
-        distances[:, block] = torch.linalg.vector_norm(whitened, dim=1, dtype=mean.dtype).T
+        squared = mean.new_zeros((len(difference), n_samples))
+        for strip in strips:
+            whitened = torch.bmm(strip[block].to(dtype), difference[:, : strip.shape[2]])
+            squared += whitened.to(mean.dtype).square_().sum(dim=1)
+        distances[:, block] = squared.sqrt_().T
 
     each_block(measure, n_positions, 8 * n_samples * n_features, embeddings.device, threads=False)
     return distances
@@ -230,7 +245,7 @@ def low_rank_distances(
 
 
 def leave_one_out_distances(
-    embeddings: torch.Tensor, mean: torch.Tensor, matrices: torch.Tensor, n_samples: int
+    embeddings: torch.Tensor, mean: torch.Tensor, strips: list[torch.Tensor], n_samples: int
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
 
@@ -244,8 +259,8 @@ def leave_one_out_distances(
         Some of the training samples.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    matrices : tensor of shape (n_positions, n_features, n_features), float64
-        Inverse factors of A: :func:`whitening_matrices` with ``n_samples - 2`` degrees of freedom.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+        Inverse factors of A: :func:`whitening_strips` with ``n_samples - 2`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least three.
 
@@ -254,13 +269,13 @@ def leave_one_out_distances(
     distances : tensor of shape (n_embeddings, n_positions)
     """
     n, dtype = n_samples, embeddings.dtype
-    q = mahalanobis_distances(embeddings, mean.to(dtype), matrices, dtype).double() ** 2
+    q = mahalanobis_distances(embeddings, mean.to(dtype), strips, dtype).double() ** 2
     c = n / ((n - 1) * (n - 2))
     if dtype != torch.float64:
         few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
-        q[:, few] = (
-            mahalanobis_distances(embeddings[:, few].double(), mean[few], matrices[few]) ** 2
-        )
+        few_strips = [strip[few] for strip in strips]
+        few_embeddings = embeddings[:, few].double()
+        q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
     return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
 
 
@@ -318,7 +333,7 @@ class TrainingDistances:
     def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
         self.leave_one_out = calibration == "leave_one_out"
         self.n_samples, self.mean = moments.count, moments.mean
-        self.matrices = whitening_matrices(
+        self.strips = whitening_strips(
             moments.scatter,
             moments.count - (2 if self.leave_one_out else 1),
             regularization,
@@ -328,9 +343,9 @@ class TrainingDistances:
     def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Map (n_embeddings, n_positions, n_features) to (n_embeddings, n_positions)."""
         if self.leave_one_out:
-            return leave_one_out_distances(embeddings, self.mean, self.matrices, self.n_samples)
-        mean = self.mean.to(self.matrices.dtype)
-        return mahalanobis_distances(embeddings, mean, self.matrices)
+            return leave_one_out_distances(embeddings, self.mean, self.strips, self.n_samples)
+        mean = self.mean.to(self.strips[0].dtype)
+        return mahalanobis_distances(embeddings, mean, self.strips)
 
 
 def check_enough_samples(n_samples: int, calibration: str | None) -> None:
@@ -340,6 +355,13 @@ def check_enough_samples(n_samples: int, calibration: str | None) -> None:
             f"calibration='leave_one_out' needs at least 3 training samples, found {n_samples}: "
             "give more, or set calibration=None and call calibrate with other normal samples."
         )
+
+
+def _strip_rows(n_features, device):
+    """First row and last but one of each strip; a GPU's kernels want one that has all rows."""
+    n_strips = min(_MAX_STRIPS, n_features // _MIN_STRIP_ROWS) if device.type == "cpu" else 1
+    height = -(-n_features // max(1, n_strips))
+    return [(start, min(start + height, n_features)) for start in range(0, n_features, height)]
 
 
 def _centred(rows, mean, block):
