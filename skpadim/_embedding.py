@@ -463,8 +463,7 @@ class PatchEmbedder(
         size = _CPU_PART if device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
-            images = to_float(pixels[rows].to(device, non_blocking=True)).sub(mean).div_(std)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = _normalise(pixels[rows].to(device, non_blocking=True), mean, std)
             with (
                 torch.autocast(device.type, getattr(torch, self.precision))
                 if self.precision != "float32"
@@ -520,10 +519,13 @@ class PatchEmbedder(
             network = network.to(device)
             if self.precision != "float32":
                 network = with_low_precision_weights(network, getattr(torch, self.precision))
+            elif device.type == "cpu" and not self.compile:
+                network = network.packed(self.input_size_)
             if self.compile:
                 network = network.compiled(layers)
+            width = self.input_size_[1]
             constants = (
-                torch.tensor(values, device=device).reshape(1, 3, 1, 1)
+                torch.tensor(values, device=device).repeat(width)
                 for values in (network.mean, network.std)
             )
             ready = network, *constants
@@ -564,6 +566,15 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._ready = {}
+
+
+def _normalise(pixels, mean, std):
+    """Pixels as the network takes them, channels last; mean and std are those of a row's values.
+
+    By rows, because torch is slow at loops over three channels.
+    """
+    rows = to_float(pixels.permute(0, 2, 3, 1).flatten(2)).sub(mean).div_(std)
+    return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
 
 def _ready_networks(backbone):
