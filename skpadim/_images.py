@@ -98,6 +98,9 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
 
     An error of `read` is raised when its batch is due.
     """
+    if n_items == 1:  # nothing to read ahead: a thread would only take time to start
+        yield [read(0)]
+        return
     starts = range(0, n_items, batch_size)
     # Handing over costs as much as reading a small file; a few chunks a thread share the work well.
     chunk_size = max(1, batch_size // (4 * _DECODING_THREADS))
