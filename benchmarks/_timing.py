@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 
-def parse_arguments(doc: str, **numbers: int) -> argparse.Namespace:
-    """Read options that are numbers, with their defaults."""
+def parse_arguments(doc: str, *, precisions: Iterable[str] = (), **numbers: int):
+    """Read options that are numbers, with their defaults, and which precisions to measure."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name, default in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    if precisions:  # a CPU without bfloat16 arithmetic takes very long over it
+        all_of_them = list(precisions)
+        parser.add_argument("--precisions", nargs="+", choices=all_of_them, default=all_of_them)
     return parser.parse_args()
 
 

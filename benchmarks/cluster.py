@@ -102,7 +102,7 @@ def measure_parts(paths):
         "factors": factors,
         "part": len(part),
         "network": len(pickle.dumps(embedder)),
-        "factors_bytes": measure.matrices.nbytes + measure.mean.nbytes,
+        "factors_bytes": len(pickle.dumps(measure)),
     }
 
 

@@ -267,8 +267,8 @@ def _write_maps(options, detector, paths, maps):
     import numpy as np
     from PIL import Image
 
-    from skpadim._images import read_image, to_float
     from skpadim._map_pictures import colour_map
+    from skpadim._pixels import read_image, to_float
 
     threshold = -getattr(detector, "offset_", -float(maps.max()))
     for path, anomaly_map in zip(paths, maps, strict=True):

@@ -19,13 +19,12 @@ from skpadim._devices import resolve_device
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
-    fit_to_size,
     image_batches,
     read_ahead,
     stack_pixels,
-    to_float,
 )
 from skpadim._persistence import VersionedStateMixin
+from skpadim._pixels import fit_to_size, to_float
 from skpadim.backbones import load_backbone
 from skpadim.backbones._backbone import with_low_precision_weights
 from skpadim.backbones._digest import digest_backbone, layer_source
@@ -424,7 +423,7 @@ class PatchEmbedder(
             maps = cache.load(entry, chosen)
             if maps is not None:
                 return entry, reduce(maps), None
-            return entry, None, fit_to_size(images[index], self._image_size, self.input_size_)
+            return entry, None, images.read(index, self._image_size, self.input_size_)
 
         for batch in read_ahead(read, len(images), int(self.batch_size)):
             reduced = [maps for _, maps, _ in batch]
@@ -464,8 +463,7 @@ class PatchEmbedder(
         size = _CPU_PART if device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
-            images = to_float(pixels[rows].to(device, non_blocking=True)).sub(mean).div_(std)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = _normalise(pixels[rows].to(device, non_blocking=True), mean, std)
             with (
                 torch.autocast(device.type, getattr(torch, self.precision))
                 if self.precision != "float32"
@@ -522,10 +520,13 @@ class PatchEmbedder(
             network = network.to(device)
             if self.precision != "float32":
                 network = with_low_precision_weights(network, getattr(torch, self.precision))
+            elif device.type == "cpu" and not self.compile:
+                network = network.packed(self.input_size_)
             if self.compile:
                 network = network.compiled(layers)
+            width = self.input_size_[1]
             constants = (
-                torch.tensor(values, device=device).reshape(1, 3, 1, 1)
+                torch.tensor(values, device=device).repeat(width)
                 for values in (network.mean, network.std)
             )
             ready = network, *constants
@@ -566,6 +567,15 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._ready = {}
+
+
+def _normalise(pixels, mean, std):
+    """Pixels as the network takes them, channels last; mean and std are those of a row's values.
+
+    By rows, because torch is slow at loops over three channels.
+    """
+    rows = to_float(pixels.permute(0, 2, 3, 1).flatten(2)).sub(mean).div_(std)
+    return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
 
 def _ready_networks(backbone):

@@ -1,7 +1,7 @@
-"""Every kind of X to batches of pixels: reading, checking, resizing and cropping.
+"""Every kind of X to batches of pixels: checking it as a whole, and reading ahead.
 
-Nothing here knows of networks. Pixels leave as tensors (n_samples, 3, height, width), uint8 or
-float32 in [0, 1].
+How one image is read stands in `_pixels.py`. Nothing here knows of networks. Pixels leave as
+tensors (n_samples, 3, height, width), uint8 or float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch.nn import functional as F
+from PIL import Image
 
 from skpadim._image_files import list_images
+from skpadim._pixels import check_dtype, read_image, to_float
 
 T = TypeVar("T")
 
@@ -72,54 +71,17 @@ class Images(Sequence):
 
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
+        return self.read(index)
+
+    def read(self, index, size=None, crop=None) -> torch.Tensor:
+        """One image, if `size` is given resized and cropped as :func:`fit_to_size` does it."""
         item = self.items[index]
         try:
-            return read_image(item)
+            return read_image(item, size, crop)
         except (TypeError, ValueError) as error:
             where = f" ({os.fspath(item)})" if isinstance(item, (str, os.PathLike)) else ""
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"Image {self._numbers[index]}{where} {error}") from error
-
-
-def read_image(item) -> torch.Tensor:
-    """Read one image: a path, PIL image, array or tensor to a tensor (3, height, width).
-
-    Grey is repeated to three channels, alpha dropped, EXIF orientation applied, 16-bit scaled to
-    [0, 1]; CMYK and palettes are converted to RGB. Files with several frames (animated GIF,
-    multi-page TIFF) are refused, but for the previews that cameras put behind a JPEG.
-    """
-    if isinstance(item, (str, os.PathLike)):
-        return _read_file(item)
-    if isinstance(item, Image.Image):
-        return _from_pil(item)
-    if isinstance(item, torch.Tensor):
-        return _check_pixels(_channels_to_rgb(item))
-    if isinstance(item, np.ndarray):
-        return _from_array(item)
-    raise TypeError(
-        f"must be a path, a PIL image, an array or a tensor, not {type(item).__name__}."
-    )
-
-
-def fit_to_size(
-    image: torch.Tensor, size: tuple[int, int], crop: tuple[int, int] | None
-) -> torch.Tensor:
-    """Resize to `size` (bilinear, antialiased) and cut out the centre.
-
-    Parameters
-    ----------
-    image : tensor of shape (3, height, width) or (n_samples, 3, height, width)
-        uint8 or float32. 8-bit images on the CPU are resized by Pillow, as the networks' own
-        training images were.
-    size, crop : tuple of int
-        Height and width in pixels.
-    """
-    if image.shape[-2:] != size:
-        image = _resize(image, size)
-    if crop is not None and crop != size:
-        top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
-        image = image[..., top : top + crop[0], left : left + crop[1]]
-    return image
 
 
 def image_batches(
@@ -135,7 +97,7 @@ def image_batches(
     batch : tensor of shape (n_batch, 3, height, width)
         uint8, or float32 in [0, 1] if any image of the batch is not 8-bit.
     """
-    for batch in read_ahead(lambda i: fit_to_size(images[i], size, crop), len(images), batch_size):
+    for batch in read_ahead(lambda i: images.read(i, size, crop), len(images), batch_size):
         yield stack_pixels(batch)
 
 
@@ -144,6 +106,9 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
 
     An error of `read` is raised when its batch is due.
     """
+    if n_items == 1:  # nothing to read ahead: a thread would only take time to start
+        yield [read(0)]
+        return
     starts = range(0, n_items, batch_size)
     # torch's number is this process's share of the cores, where several work side by side.
     n_threads = min(_MAX_DECODING_THREADS, torch.get_num_threads())
@@ -170,15 +135,13 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
 
 
 def stack_pixels(images: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Images (3, height, width) of one size to one tensor; uint8 only if all of them are."""
+    """Images (3, height, width) of one size to one tensor; uint8 only if all of them are.
+
+    In memory the channels come last: so decoders write them, and convolutions are quickest.
+    """
     if any(image.dtype != torch.uint8 for image in images):
         images = [to_float(image) for image in images]
-    return torch.stack(list(images))
-
-
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """Pixels as float32 in [0, 1]."""
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def _as_items(X):
@@ -237,124 +200,7 @@ def _check_stack(X, channel_axis):
     if 0 in X.shape[1:]:
         raise ValueError(f"X has shape {tuple(X.shape)}: its images have no pixels.")
     try:
-        _check_dtype(X)
+        check_dtype(X)
     except ValueError as error:
         raise ValueError(f"X {error}") from error
     return X
-
-
-def _check_dtype(X):
-    """Check that pixels are 8- or 16-bit or floats."""
-    if str(X.dtype).removeprefix("torch.") not in (
-        "uint8",
-        "uint16",
-        "bfloat16",
-        "float16",
-        "float32",
-        "float64",
-    ):
-        raise ValueError(
-            f"has pixels of dtype {X.dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), "
-            "or floats in [0, 1]."
-        )
-
-
-def _read_file(path):
-    """Read an image file."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError("is a folder, not an image file.")
-    with ExitStack() as stack:
-        try:
-            image = stack.enter_context(Image.open(path))
-            image.load()
-        except FileNotFoundError as error:
-            raise ValueError("does not exist: there is no such file.") from error
-        except Exception as error:  # on broken files Pillow's readers raise nearly anything
-            size = os.path.getsize(path) if os.path.exists(path) else 0
-            problem = "is empty (0 bytes)" if size == 0 else f"cannot be read as an image ({error})"
-            raise ValueError(f"{problem}: take it out or replace it.") from error
-        return _from_pil(image)
-
-
-def _from_pil(image):
-    """PIL image of any mode to a tensor."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ValueError(f"has {image.n_frames} frames; save the frame to be looked at as a file.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey; older versions of Pillow say "I" for it
-        pixels = np.asarray(image).astype(np.float32) / 65535
-    elif image.mode == "F":
-        pixels = np.array(image)
-    elif image.mode == "P" and "transparency" in image.info:
-        pixels = np.array(image.convert("RGBA"))
-    else:
-        pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
-    return _from_array(pixels)
-
-
-def _from_array(array):
-    """Array (height, width[, channels]) to a tensor (3, height, width)."""
-    if array.dtype == np.uint16:  # torch can do little with this type
-        array = array.astype(np.float32) / 65535
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(
-            f"has shape {array.shape}; an array must be (height, width) or (height, width, 3)."
-        )
-    _check_dtype(array)
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch shares neither read-only nor flipped memory
-    pixels = torch.from_numpy(array)
-    return _check_pixels(_channels_to_rgb(pixels if array.ndim == 2 else pixels.permute(2, 0, 1)))
-
-
-def _channels_to_rgb(image):
-    """Tensor (height, width) or (1, 3 or 4, height, width) to (3, height, width)."""
-    if image.ndim == 2:
-        image = image[None]
-    if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
-        raise ValueError(
-            f"has shape {tuple(image.shape)}; a tensor must be (3, height, width), with 1, 3 or "
-            "4 channels, or (height, width)."
-        )
-    _check_dtype(image)
-    if image.dtype == torch.uint16:
-        image = image.to(torch.float32) / 65535
-    return image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3]
-
-
-def _check_pixels(image):
-    """Check the range of floats; returns uint8 or float32."""
-    if 0 in image.shape:
-        raise ValueError(f"has no pixels (shape {tuple(image.shape)}).")
-    if image.dtype == torch.uint8:
-        return image
-    image = image.to(torch.float32)
-    low, high = image.min().item(), image.max().item()  # NaN comes through both
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("has NaN or infinite pixels.")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"has floats from {low:.4g} to {high:.4g}; floats must lie in [0, 1]: divide 8-bit "
-            "values by 255, or give them as uint8."
-        )
-    return image
-
-
-def _resize(image, size):
-    """Bilinear, antialiased resizing."""
-    if image.dtype == torch.uint8 and image.ndim == 3 and image.device.type == "cpu":
-        grey = image.stride(0) == 0  # one channel, repeated
-        pixels = image[0] if grey else image.permute(1, 2, 0)
-        resized = Image.fromarray(pixels.contiguous().numpy()).resize(
-            size[::-1], Image.Resampling.BILINEAR
-        )
-        pixels = torch.from_numpy(np.array(resized))
-        return pixels.expand(3, *size) if grey else pixels.permute(2, 0, 1)
-    batch = image if image.ndim == 4 else image[None]
-    floats = F.interpolate(
-        batch.to(torch.float32), size=size, mode="bilinear", align_corners=False, antialias=True
-    )
-    if image.dtype == torch.uint8:
-        floats = floats.round_().clamp_(0, 255).to(torch.uint8)
-    return floats if image.ndim == 4 else floats[0]

@@ -17,7 +17,7 @@ from skpadim._mahalanobis import (
     cholesky,
     kernel_cholesky,
     mahalanobis_distances,
-    whitening_matrices,
+    whitening_strips,
 )
 from skpadim._moments import Moments, Samples
 
@@ -27,7 +27,7 @@ _MIN_FLOAT32_REST = 0.05
 
 
 def leave_one_out_distances(
-    embeddings: torch.Tensor, mean: torch.Tensor, matrices: torch.Tensor, n_samples: int
+    embeddings: torch.Tensor, mean: torch.Tensor, strips: list[torch.Tensor], n_samples: int
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
 
@@ -41,8 +41,8 @@ def leave_one_out_distances(
         Some of the training samples.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    matrices : tensor of shape (n_positions, n_features, n_features), float64
-        Inverse factors of A: :func:`whitening_matrices` with ``n_samples - 2`` degrees of freedom.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+        Inverse factors of A: :func:`whitening_strips` with ``n_samples - 2`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least three.
 
@@ -51,20 +51,20 @@ def leave_one_out_distances(
     distances : tensor of shape (n_embeddings, n_positions)
     """
     n, dtype = n_samples, embeddings.dtype
-    q = mahalanobis_distances(embeddings, mean.to(dtype), matrices, dtype).double() ** 2
+    q = mahalanobis_distances(embeddings, mean.to(dtype), strips, dtype).double() ** 2
     c = n / ((n - 1) * (n - 2))
     if dtype != torch.float64:
         few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
-        q[:, few] = (
-            mahalanobis_distances(embeddings[:, few].double(), mean[few], matrices[few]) ** 2
-        )
+        few_strips = [strip[few] for strip in strips]
+        few_embeddings = embeddings[:, few].double()
+        q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
     return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
 
 
 def leave_group_out_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    matrices: torch.Tensor,
+    strips: list[torch.Tensor],
     n_samples: int,
     group_size: int,
     regularization: float,
@@ -86,8 +86,8 @@ def leave_group_out_distances(
         Whole groups of one size, one after the other.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    matrices : tensor of shape (n_positions, n_features, n_features), float64
-        W: :func:`whitening_matrices` with ``n_samples - group_size - 1`` degrees of freedom.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+        W: :func:`whitening_strips` with ``n_samples - group_size - 1`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least two more than `group_size`.
     group_size : int
@@ -110,7 +110,9 @@ def leave_group_out_distances(
 
     def measure(block):
         centred = centred_samples(embeddings, mean, block)
-        whitened = torch.bmm(centred, matrices[block].mT)
+        whitened = torch.cat(
+            [torch.bmm(centred[:, :, : strip.shape[2]], strip[block].mT) for strip in strips], dim=2
+        )
         rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
         shifted = rows + rows.sum(dim=1, keepdim=True) / rest
         factors = cholesky(unchanged - torch.bmm(rows, rows.mT), regularization)
@@ -243,8 +245,8 @@ class TrainingDistances:
         n = self.moments.count
         if not self.leave_one_out:
 
-            def measure(rows, mean, matrices):
-                return mahalanobis_distances(rows, mean.to(self.dtype), matrices)
+            def measure(rows, mean, strips):
+                return mahalanobis_distances(rows, mean.to(self.dtype), strips)
 
             return self._measure(embeddings, n - 1, self.dtype, measure)
         rows_of = {1: slice(None)} if groups is None else rows_by_group_size(groups)
@@ -252,10 +254,10 @@ class TrainingDistances:
         # Factors that are there already are used before they are replaced.
         for size in sorted(rows_of, key=lambda size: n - size - 1 != self._kept[0]):
 
-            def measure(rows, mean, matrices, size=size):
+            def measure(rows, mean, strips, size=size):
                 if size == 1:
-                    return leave_one_out_distances(rows, mean, matrices, n)
-                return leave_group_out_distances(rows, mean, matrices, n, size, self.regularization)
+                    return leave_one_out_distances(rows, mean, strips, n)
+                return leave_group_out_distances(rows, mean, strips, n, size, self.regularization)
 
             rows = rows_of[size]
             distances[rows] = self._measure(embeddings, n - size - 1, torch.float64, measure, rows)
@@ -281,17 +283,17 @@ class TrainingDistances:
                 self._kept = (None, None)  # freed before the next are made
                 self._kept = (
                     degrees_of_freedom,
-                    whitening_matrices(scatter, degrees_of_freedom, self.regularization, dtype),
+                    whitening_strips(scatter, degrees_of_freedom, self.regularization, dtype),
                 )
             return measure(embeddings[rows], mean, self._kept[1])
         n_rows = len(embeddings) if isinstance(rows, slice) else len(rows)
         distances = embeddings.new_empty((n_rows, n_positions))
 
         def measure_block(block):
-            matrices = whitening_matrices(
+            strips = whitening_strips(
                 scatter[block], degrees_of_freedom, self.regularization, dtype
             )
-            distances[:, block] = measure(embeddings[:, block][rows], mean[block], matrices)
+            distances[:, block] = measure(embeddings[:, block][rows], mean[block], strips)
 
         n_bytes = 8 * n_features * (3 * n_features + 2 * n_rows)
         each_block(measure_block, n_positions, n_bytes, mean.device)

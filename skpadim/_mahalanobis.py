@@ -17,6 +17,11 @@ from skpadim._moments import Moments, Samples
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
+# A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
+# many and none lower than that: one image at a time waits for the memory that factors are read
+# from. Flatter strips leave out more zeros, and their products are too small to be quick.
+_MAX_STRIPS = 8
+_MIN_STRIP_ROWS = 32
 
 
 @dataclass
@@ -26,20 +31,21 @@ class Whitening:
     Attributes
     ----------
     mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_features, n_features)
-        Lower triangular. Their dtype is that of the products.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+        Of the rows of W, without the columns that are zero in all rows of the strip. Their dtype is
+        that of the products.
     """
 
     mean: torch.Tensor
-    matrices: torch.Tensor
+    strips: list[torch.Tensor]
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
-        return mahalanobis_distances(embeddings, self.mean, self.matrices)
+        return mahalanobis_distances(embeddings, self.mean, self.strips)
 
     def to(self, device: torch.device) -> Whitening:
         """Return the same factors on another device."""
-        return Whitening(self.mean.to(device), self.matrices.to(device))
+        return Whitening(self.mean.to(device), [strip.to(device) for strip in self.strips])
 
 
 @dataclass
@@ -92,8 +98,8 @@ def whitening_of(
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
-        matrices = whitening_matrices(state.scatter, state.count - 1, regularization, dtype)
-        return Whitening(state.mean.to(exact), matrices)
+        strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
+        return Whitening(state.mean.to(exact), strips)
     mean = state.mean
     if _squared_radius(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
         exact = torch.float64
@@ -101,9 +107,9 @@ def whitening_of(
     return LowRankWhitening(mean.to(exact), matrices, regularization)
 
 
-def whitening_matrices(
+def whitening_strips(
     scatter: torch.Tensor, degrees_of_freedom: int, regularization: float, dtype: torch.dtype
-) -> torch.Tensor:
+) -> list[torch.Tensor]:
     """Inverse Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
 
     Parameters
@@ -117,8 +123,8 @@ def whitening_matrices(
 
     Returns
     -------
-    matrices : tensor of shape (n_positions, n_features, n_features)
-        Lower triangular.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+        See :class:`Whitening`.
 
     Raises
     ------
@@ -126,17 +132,23 @@ def whitening_matrices(
         If a covariance is not positive definite.
     """
     n_positions, n_features, _ = scatter.shape
-    matrices = torch.empty_like(scatter, dtype=dtype, memory_format=torch.contiguous_format)
+    strips = [
+        scatter.new_empty((n_positions, stop - start, stop), dtype=dtype)
+        for start, stop in _strip_rows(n_features, scatter.device)
+    ]
     identity = torch.eye(n_features, dtype=torch.float64, device=scatter.device)
 
     def invert(block):
         covariance = scatter[block] / degrees_of_freedom
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = cholesky(covariance, regularization)
-        matrices[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
+        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+        for strip in strips:
+            n_rows, stop = strip.shape[1:]
+            strip[block] = inverses[:, stop - n_rows : stop, :stop]
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
-    return matrices
+    return strips
 
 
 def low_rank_matrices(
@@ -174,7 +186,7 @@ def low_rank_matrices(
 def mahalanobis_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    matrices: torch.Tensor,
+    strips: list[torch.Tensor],
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Distances ``‖W (x - μ)‖`` of embeddings; for the parameters see :class:`Whitening`.
@@ -183,9 +195,9 @@ def mahalanobis_distances(
     ----------
     embeddings : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_features, n_features)
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
     dtype : torch.dtype, default=None
-        Of the products; by default that of the matrices.
+        Of the products; by default that of the strips.
 
     Returns
     -------
@@ -193,13 +205,16 @@ def mahalanobis_distances(
         Not squared.
     """
     n_samples, n_positions, n_features = embeddings.shape
-    dtype = dtype or matrices.dtype
+    dtype = dtype or strips[0].dtype
     distances = mean.new_empty((n_samples, n_positions))
 
     def measure(block):
         difference = (embeddings[:, block] - mean[block]).to(dtype).permute(1, 2, 0)
-        whitened = torch.bmm(matrices[block].to(dtype), difference)
-        distances[:, block] = torch.linalg.vector_norm(whitened, dim=1, dtype=mean.dtype).T
+        squared = mean.new_zeros((len(difference), n_samples))
+        for strip in strips:
+            whitened = torch.bmm(strip[block].to(dtype), difference[:, : strip.shape[2]])
+            squared += whitened.to(mean.dtype).square_().sum(dim=1)
+        distances[:, block] = squared.sqrt_().T
 
     each_block(measure, n_positions, 8 * n_samples * n_features, embeddings.device, threads=False)
     return distances
@@ -233,6 +248,13 @@ def low_rank_distances(
     n_bytes = 8 * n_embeddings * (n_features + matrices.shape[1])
     each_block(measure, n_positions, n_bytes, embeddings.device, threads=False)
     return distances
+
+
+def _strip_rows(n_features, device):
+    """First row and last but one of each strip; a GPU's kernels want one that has all rows."""
+    n_strips = min(_MAX_STRIPS, n_features // _MIN_STRIP_ROWS) if device.type == "cpu" else 1
+    height = -(-n_features // max(1, n_strips))
+    return [(start, min(start + height, n_features)) for start in range(0, n_features, height)]
 
 
 def centred_samples(rows: torch.Tensor, mean: torch.Tensor, block: slice) -> torch.Tensor:

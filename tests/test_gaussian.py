@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
 from skpadim._calibration import conformal_offset
+from skpadim._mahalanobis import mahalanobis_distances, whitening_strips
 
 
 @parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
@@ -28,6 +29,11 @@ def make_embeddings(n, grid=(3, 4), n_features=6, seed=0, dtype=np.float32):
     mean = fixed.normal(size=(*grid, n_features)) * 3
     white = rng.normal(size=(n, *grid, n_features))
     return (np.einsum("nhwd,hwde->nhwe", white, mixing) + mean).astype(dtype)
+
+
+def make_scatter(n_positions, n_features):
+    rows = np.random.default_rng(0).normal(size=(n_positions, 20, n_features))
+    return rows.swapaxes(1, 2) @ rows
 
 
 def reference_distances(train, test, regularization):
@@ -421,3 +427,18 @@ def test_leave_one_out_keeps_its_digits_where_samples_barely_outnumber_features(
         rest = np.delete(train, index, axis=0)
         distances = reference_distances(rest, train[index : index + 1], 0.01)
         np.testing.assert_allclose(scores[index], -distances.max(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_features", [1, 31, 64, 100, 263])
+def test_distances_hold_whatever_strips_the_factors_lie_in(n_features):
+    scatter = make_scatter(3, n_features)
+    strips = whitening_strips(torch.from_numpy(scatter), 9, 0.1, torch.float32)
+    assert sum(strip.shape[1] for strip in strips) == n_features
+    embeddings = torch.randn(4, 3, n_features, generator=torch.Generator().manual_seed(0))
+    mean = torch.full((3, n_features), 0.5)
+    covariance = scatter / 9 + 0.1 * np.eye(n_features)
+    difference = (embeddings - mean).double().numpy()[..., None]
+    squared = difference.swapaxes(-1, -2) @ np.linalg.solve(covariance, difference)
+    np.testing.assert_allclose(
+        mahalanobis_distances(embeddings, mean, strips), np.sqrt(squared[..., 0, 0]), rtol=1e-5
+    )

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from skpadim._images import Images, fit_to_size, image_batches, list_images, read_image
+from skpadim._images import Images, image_batches, list_images
+from skpadim._pixels import fit_to_size, read_image
 
 
 @pytest.fixture
@@ -136,6 +137,70 @@ def test_floats_and_8_bit_resize_alike(pixels):
     as_bytes = fit_to_size(read_image(pixels[0]), (9, 13), None) / 255
     as_floats = fit_to_size(read_image(pixels[0] / 255), (9, 13), None)
     torch.testing.assert_close(as_bytes, as_floats, atol=1 / 255, rtol=0)
+
+
+def plainly_fitted(image, size, crop):
+    """What reading gave before it skipped passes: orient, convert, resize, crop, one by one."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    pixels = np.array(image.convert("RGB") if image.mode != "RGBA" else image)[..., :3]
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize(
+        size[::-1], Image.Resampling.BILINEAR
+    )
+    top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+    cropped = np.array(resized)[top : top + crop[0], left : left + crop[1]]
+    return torch.from_numpy(cropped).permute(2, 0, 1)
+
+
+def in_mode(mode, rng):
+    colours = Image.fromarray(rng.integers(0, 256, size=(67, 101, 4), dtype=np.uint8))
+    if mode == "transparent P":
+        image = colours.convert("RGB").quantize(16)
+        image.info["transparency"] = bytes(range(16))
+        return image
+    return colours if mode == "RGBA" else colours.convert("RGB").convert(mode)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "transparent P", "RGB", "RGBA", "CMYK", "YCbCr"]
+)
+def test_pixels_are_those_of_plain_resizing_in_every_mode_and_orientation(mode, orientation, rng):
+    image = in_mode(mode, rng)
+    image.getexif()[0x0112] = orientation
+    before = image.tobytes()
+    sizes = [((64, 64), (56, 56)), ((50, 30), (41, 30)), ((128, 256), (128, 256))]
+    for size, crop in [*sizes, ((67, 101), (60, 90)), ((101, 67), (90, 60))]:
+        expected = plainly_fitted(image, size, crop)
+        assert torch.equal(read_image(image, size, crop), expected)
+        assert torch.equal(fit_to_size(read_image(image), size, crop), expected)
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "tiff", "webp"])
+def test_pixels_of_files_are_those_of_plain_resizing(extension, rng, tmp_path):
+    path = tmp_path / f"turned.{extension}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    in_mode("RGB", rng).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = plainly_fitted(image, (64, 64), (56, 50))
+    assert torch.equal(read_image(path, (64, 64), (56, 50)), expected)
+
+
+def test_pixels_of_deep_images_are_scaled_before_they_are_resized(rng):
+    for values in (rng.integers(0, 65536, (30, 20), dtype=np.uint16), rng.random((30, 20))):
+        pixels = values if values.dtype == np.uint16 else values.astype(np.float32)
+        expected = fit_to_size(read_image(pixels), (16, 16), (12, 12))
+        assert torch.equal(read_image(Image.fromarray(pixels), (16, 16), (12, 12)), expected)
+
+
+def test_pixels_are_those_of_plain_resizing_from_any_size(rng):
+    for width, height in rng.integers(1, 1500, size=(60, 2)):
+        image = Image.fromarray(rng.integers(0, 256, size=(height, width), dtype=np.uint8))
+        for size, crop in [((256, 256), (224, 224)), ((64, 512), (33, 479))]:
+            assert torch.equal(read_image(image, size, crop), plainly_fitted(image, size, crop))
 
 
 def test_folders_are_listed_in_order_with_subfolders(tmp_path, pixels):

@@ -154,10 +154,10 @@ def test_batches_sorted_by_group_size_need_one_factorisation_a_size(monkeypatch)
 
     def count(scatter, degrees_of_freedom, *arguments):
         built.append(degrees_of_freedom)
-        return whitening_matrices(scatter, degrees_of_freedom, *arguments)
+        return whitening_strips(scatter, degrees_of_freedom, *arguments)
 
-    whitening_matrices = _leave_out.whitening_matrices
-    monkeypatch.setattr(_leave_out, "whitening_matrices", count)
+    whitening_strips = _leave_out.whitening_strips
+    monkeypatch.setattr(_leave_out, "whitening_strips", count)
     rows = np.concatenate(list(rows_by_group_size(groups).values()))
     full_distances(embeddings, groups, np.split(rows, [3, 9, 15]))
     assert built == [22, 20]
@@ -169,10 +169,10 @@ def test_all_samples_at_once_need_the_factors_of_few_positions(monkeypatch):
 
     def measure(scatter, *arguments):
         largest.append(len(scatter))
-        return whitening_matrices(scatter, *arguments)
+        return whitening_strips(scatter, *arguments)
 
-    whitening_matrices = _leave_out.whitening_matrices
-    monkeypatch.setattr(_leave_out, "whitening_matrices", measure)
+    whitening_strips = _leave_out.whitening_strips
+    monkeypatch.setattr(_leave_out, "whitening_strips", measure)
     monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", {"cpu": 20_000})
     full_distances(embeddings, groups)
     assert max(largest) < 10

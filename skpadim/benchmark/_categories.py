@@ -150,7 +150,7 @@ def _header_size(path):
 
 
 def _problem_of_image(path):
-    from skpadim._images import read_image
+    from skpadim._pixels import read_image
 
     try:
         read_image(path)
