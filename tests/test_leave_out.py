@@ -47,10 +47,10 @@ def full_distances(embeddings, groups, batches=None):
     rows = torch.from_numpy(embeddings)
     measure = TrainingDistances(Moments.of(rows), REGULARIZATION, "leave_one_out", rows.dtype)
     if batches is None:
-        return measure(rows, groups).numpy()
+        return measure.distances(rows, groups).numpy()
     distances = np.empty(embeddings.shape[:2])
     for batch in batches:
-        distances[batch] = measure(rows[batch], groups[batch]).numpy()
+        distances[batch] = measure.distances(rows[batch], groups[batch]).numpy()
     return distances
 
 
@@ -205,7 +205,7 @@ def test_gpu_gives_the_cpus_distances_of_groups(n):
     rows = torch.from_numpy(embeddings).cuda()
     measure = TrainingDistances(Moments.of(rows), REGULARIZATION, "leave_one_out", rows.dtype)
     expected = refit_distances(embeddings, groups)
-    np.testing.assert_allclose(measure(rows, groups).cpu(), expected, rtol=1e-8)
-    np.testing.assert_allclose(measure(rows[:6], groups[:6]).cpu(), expected[:6], rtol=1e-8)
+    np.testing.assert_allclose(measure.distances(rows, groups).cpu(), expected, rtol=1e-8)
+    np.testing.assert_allclose(measure.distances(rows[:6], groups[:6]).cpu(), expected[:6], rtol=1e-8)
     low = low_rank_training_distances(Samples(rows, None), REGULARIZATION, True, groups)
     np.testing.assert_allclose(low.cpu(), expected, rtol=1e-8)
