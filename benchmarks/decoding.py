@@ -5,9 +5,9 @@ Usage: python benchmarks/decoding.py [--runs 5] [--images 96] [--size 1024]
 
 resnet18, random weights, input of 256 x 256. The files hold generated parts of 1024 x 1024 pixels,
 as PNG and as JPEG. Pillow alone opens and decodes the files, in as many threads, and throws the
-pixels away; decoding alone makes batches of the input's size of them. If decoding alone and the model alone each kept all cores
-busy, both together could do 1 / (1/a + 1/b) images per second; what either leaves idle, the other
-can use, so a little more may be reached.
+pixels away; decoding alone makes batches of the input's size of them. If decoding alone and the
+model alone each kept all cores busy, both together could do 1 / (1/a + 1/b) images per second; what
+either leaves idle, the other can use, so a little more may be reached.
 """
 
 from __future__ import annotations
