@@ -159,6 +159,9 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         "solver": [StrOptions({"auto", "full", "low_rank"})],
     }
 
+    # With metadata routing on, groups given to a search or a pipeline get here by themselves.
+    __metadata_request__fit = {"groups": True}
+
     def __init__(
         self,
         *,

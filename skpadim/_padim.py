@@ -189,6 +189,9 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         "n_jobs": [Integral, None],
     }
 
+    # With metadata routing on, groups given to a search or a pipeline get here by themselves.
+    __metadata_request__fit = {"groups": True}
+
     def __init__(
         self,
         backbone="auto",

@@ -73,7 +73,7 @@ def test_groups_are_routed_through_pipelines_and_searches(views, make_detector):
     expected = clone(detector).fit(images, groups=groups).offset_
     assert clone(detector).fit(images).offset_ != expected
     with sklearn.config_context(enable_metadata_routing=True):
-        pipeline = make_pipeline(FunctionTransformer(), detector.set_fit_request(groups=True))
+        pipeline = make_pipeline(FunctionTransformer(), detector)
         assert pipeline.fit(images, groups=groups)[-1].offset_ == expected
         y = np.where(np.isin(groups, ["part 1", "part 2", "part 5"]), -1, 1)
         folds = NormalGroupFold(2)
