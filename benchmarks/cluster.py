@@ -34,7 +34,7 @@ from PIL import Image
 
 from skpadim import PadimDetector
 from skpadim._images import Images
-from skpadim._learning import learn_state
+from skpadim._learning import learn
 from skpadim._leave_out import TrainingDistances
 from skpadim._moments import Moments
 from skpadim._scoring import MapMaker, chunk_size, score_images
@@ -107,7 +107,7 @@ def measure_parts(paths):
 
 
 def moments_of(embedder, images):
-    state, _ = learn_state(embedder, images, n_jobs=1)
+    state = learn(embedder, images, n_jobs=1).state
     return state if isinstance(state, Moments) else Moments.of(state.rows)
 
 
