@@ -38,3 +38,5 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "download_all_examples": False,
 }
+
+suppress_warnings = ["ref.term", "ref.ref"]  # of docstrings that scikit-learn writes
