@@ -24,7 +24,7 @@ autodoc_default_options = {
     "members": True,
     "inherited-members": False,
     # Written by scikit-learn, with references to its own pages.
-    "exclude-members": "set_split_request",
+    "exclude-members": "set_fit_request,set_split_request",
 }
 autodoc_typehints = "none"
 html_theme = "pydata_sphinx_theme"
@@ -38,5 +38,3 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "download_all_examples": False,
 }
-
-suppress_warnings = ["ref.term", "ref.ref"]  # of docstrings that scikit-learn writes

@@ -48,6 +48,10 @@ class MapMaker:
             distances = self.measure.distances(flat(embeddings))
             yield maps_of_distances(distances, self.embedder, self.sigma)
 
+    def __getstate__(self):
+        # A worker need not have this process's device.
+        return {**vars(self), "measure": self.measure.to(torch.device("cpu"))}
+
     def scores(self, images: Images, description: str) -> np.ndarray:
         """Scores (n_samples,) of images, higher is more normal."""
         return np.concatenate([_scores(maps) for maps in self.iter_maps(images, description)])

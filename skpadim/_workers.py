@@ -79,7 +79,7 @@ def map_chunks(
         now and then costs the chunks that it had not delivered, which are done again, with a
         warning.
     """
-    shipment = _Shipment.of(model)
+    shipment, sent = _Shipment.of(model), None
     done = failures = 0
     n_images = sum(len(images) for images, *_ in chunks)
     with (
@@ -91,7 +91,11 @@ def map_chunks(
         while done < len(chunks):
             batch = chunks[done : done + (at_once or len(chunks))]
             delivered, loss = 0, None
-            with closing(_outcomes(work, shipment, batch, n_jobs)) as outcomes:
+            try:
+                sent = sent or _send_ahead(shipment)
+            except Exception as error:  # of the engine
+                loss, batch = error, []
+            with closing(_outcomes(work, sent, batch, n_jobs)) as outcomes:
                 while delivered < len(batch):
                     try:
                         outcome = next(outcomes)
@@ -107,12 +111,13 @@ def map_chunks(
             done += delivered
             if loss is None:
                 continue
+            sent = None  # copies may be lost with the workers that held them
             failures = 0 if delivered else failures + 1
             problem = f"{type(loss).__name__}: {str(loss).partition(chr(10))[0]}"
             if failures == _MAX_FAILURES:
                 raise RuntimeError(
                     f"Workers were lost {_MAX_FAILURES} times in a row before any of them had done "
-                    f"{len(batch[0][0])} images ({problem:.300}). They may have too little "
+                    f"{len(chunks[done][0])} images ({problem:.300}). They may have too little "
                     "memory: use fewer (n_jobs), or a smaller batch_size."
                 ) from (loss if isinstance(loss, BaseException) else None)
             warnings.warn(
@@ -121,7 +126,7 @@ def map_chunks(
             )
 
 
-def _outcomes(work, shipment, chunks, n_jobs):
+def _outcomes(work, sent, chunks, n_jobs):
     """Outcomes of all chunks, in order, as they come in."""
     settings = {"n_jobs": n_jobs, "batch_size": 1}
     try:
@@ -130,9 +135,8 @@ def _outcomes(work, shipment, chunks, n_jobs):
         parallel = joblib.Parallel(**settings)
     n_threads = torch.get_num_threads()
     share = max(1, n_threads // count_workers(n_jobs))
-    model = _sent_ahead(shipment)
     outcomes = iter(
-        parallel(joblib.delayed(_run)(work, model, chunk, os.getpid(), share) for chunk in chunks)
+        parallel(joblib.delayed(_run)(work, sent, chunk, _process(), share) for chunk in chunks)
     )
     try:
         while True:  # "yield from" would close them, with a warning
@@ -147,7 +151,7 @@ def _outcomes(work, shipment, chunks, n_jobs):
                 outcomes.close()
 
 
-def _sent_ahead(shipment):
+def _send_ahead(shipment):
     """What tasks are given for the shipment: it, or where Dask has put it.
 
     A small one goes along with each task, so that Dask can do a task again anywhere. Of a large
@@ -168,12 +172,20 @@ def _sent_ahead(shipment):
 
 def _run(work, shipment, chunk, parent, share_of_threads):
     """Work on one chunk, in the worker."""
-    if os.getpid() == parent:  # a thread; to processes their engine gives a share of the cores
+    if _process() == parent:  # a thread; to processes their engine gives a share of the cores
         torch.set_num_threads(share_of_threads)
     try:
         return _Outcome(work(shipment.open(), *chunk))
     except Exception as error:
         return _Outcome(error=error, where=traceback.format_exc())
+
+
+# Tells processes apart, on whatever machines they are.
+_IMPORT = uuid.uuid4().hex
+
+
+def _process():
+    return _IMPORT, os.getpid()  # a fork has the import in common
 
 
 class _Shipment:

@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import tempfile
-import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +164,10 @@ def always_die(_model, images):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def tasks_done(dask_worker):
+    return dask_worker.state.executed_count
+
+
 @pytest.fixture
 def numbered():
     """Ten images, each of which holds its number."""
@@ -228,6 +231,30 @@ def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, monkeypatc
     assert not list(tmp_path.glob("skpadim-*"))
 
 
+def test_a_model_is_sent_once_however_often_results_are_taken(numbered, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "skpadim._workers._send_ahead", lambda shipment: sent.append(shipment) or shipment
+    )
+    chunks = map_chunks(first_pixels, None, split_images(numbered, 1), n_jobs=2, at_once=2)
+    assert [number for (number,) in chunks] == list(range(10))
+    assert len(sent) == 1
+
+
+def test_a_model_that_cannot_be_sent_is_sent_again(numbered, monkeypatch):
+    def fail_once(shipment):
+        if not failed:
+            failed.append(shipment)
+            raise ConnectionError("on the way")
+        return shipment
+
+    failed = []
+    monkeypatch.setattr("skpadim._workers._send_ahead", fail_once)
+    with pytest.warns(UserWarning, match="ConnectionError: on the way"):
+        chunks = list(map_chunks(first_pixels, None, split_images(numbered, 5), n_jobs=2))
+    assert chunks == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
 def test_a_lost_worker_costs_its_chunks_only(numbered, tmp_path):
     mark = str(tmp_path / "mark")
     with pytest.warns(UserWarning, match=r"A worker was lost .*\); what it had not"):
@@ -264,17 +291,24 @@ def test_the_model_is_that_of_one_process(client, make, parts, good):
 
 @on_dask
 @pytest.mark.parametrize("make", ["embeddings fit", "moments only"], indirect=True)
-def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good):
+def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeypatch):
     many = np.concatenate([good] * 10)
     alone = make().fit(many)
     client.wait_for_workers(2)
-    first = client.run(os.getpid)
-    killer = threading.Timer(1, os.kill, (min(first.values()), signal.SIGKILL))
+    killed = []
+
+    def map_and_kill(*arguments, **options):
+        for part in map_chunks(*arguments, **options):
+            if not killed:  # one part is there, seven are to come
+                killed.append(min(client.run(os.getpid).values()))
+                os.kill(killed[0], signal.SIGKILL)
+            yield part
+
+    monkeypatch.setattr("skpadim._learning.map_chunks", map_and_kill)
     with parallel_config("dask"):
-        killer.start()
         shared = make().fit(many)
-        killer.join()
-        same_model(shared, alone, parts.data)
+    assert killed
+    same_model(shared, alone, parts.data)
 
 
 @on_dask
@@ -283,7 +317,7 @@ def test_two_thousand_images_are_scored_by_both_workers(client, make_detector, g
     detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
     expected = detector.score_samples(images)
     client.wait_for_workers(2)
+    before = client.run(tasks_done)
     with parallel_config("dask"):
         assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
-    busy = client.run(lambda dask_worker: dask_worker.state.executed_count)
-    assert all(busy.values())
+    assert all(done > before[worker] for worker, done in client.run(tasks_done).items())
