@@ -124,17 +124,23 @@ def test_one_detector_scores_in_several_threads_at_once(make_small, parts, good)
             assert_allclose(found, wanted, rtol=1e-5)
 
 
-# Functions of a module, which workers can import or unpickle.
+def by_value(thing):
+    """Let a function or class be sent whole: workers cannot import this module."""
+    thing.__module__ = "__main__"
+    return thing
 
 
+@by_value
 def first_pixels(_model, images):
     return [int(images[i][0, 0, 0]) for i in range(len(images))]
 
 
+@by_value
 def large_result(n_bytes, images):
     return np.full(n_bytes, int(images[0][0, 0, 0]), dtype=np.uint8)
 
 
+@by_value
 class NotesItsArrival:
     """A model that writes a line wherever it is unpickled."""
 
@@ -147,11 +153,13 @@ class NotesItsArrival:
             file.write(f"{os.getpid()}\n")
 
 
+@by_value
 def process(_model, images):
     time.sleep(0.05)
     return os.getpid()
 
 
+@by_value
 def die_once(mark, images):
     """Kill the process that is first to come to image 4."""
     if images[0][0, 0, 0] == 4 and not Path(mark).exists():
@@ -160,10 +168,12 @@ def die_once(mark, images):
     return first_pixels(mark, images)
 
 
+@by_value
 def always_die(_model, images):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@by_value
 def tasks_done(dask_worker):
     return dask_worker.state.executed_count
 
