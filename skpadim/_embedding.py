@@ -520,8 +520,6 @@ class PatchEmbedder(
             network = network.to(device)
             if self.precision != "float32":
                 network = with_low_precision_weights(network, getattr(torch, self.precision))
-            elif device.type == "cpu" and not self.compile:
-                network = network.packed(self.input_size_)
             if self.compile:
                 network = network.compiled(layers)
             width = self.input_size_[1]

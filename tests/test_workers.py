@@ -51,15 +51,18 @@ def same_model(one, other, X, rtol=1e-6):
     assert_allclose(one.score_samples(X), other.score_samples(X), rtol=rtol)
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_number_of_jobs_does_not_change_the_model(backend, make, parts, good):
-    alone = make().fit(good)
-    with parallel_config(backend=backend):
-        shared = make(n_jobs=2).fit(good)
-        same_model(shared, alone, parts.data)
-        assert_allclose(shared.anomaly_map(parts.data), alone.anomaly_map(parts.data), rtol=1e-5)
-        assert [len(maps) for maps in shared.iter_anomaly_maps(good)] == [4] * 6
-        assert_array_equal(shared.predict(parts.data), alone.predict(parts.data))
+def test_number_of_jobs_does_not_change_the_model(make, parts, good):
+    alone, shared = make().fit(good), make(n_jobs=2).fit(good)
+    same_model(shared, alone, parts.data)
+    assert_allclose(shared.anomaly_map(parts.data), alone.anomaly_map(parts.data), rtol=1e-5)
+    assert [len(maps) for maps in shared.iter_anomaly_maps(good)] == [4] * 6
+    assert_array_equal(shared.predict(parts.data), alone.predict(parts.data))
+
+
+def test_workers_may_be_threads(make_small, parts, good):
+    alone = make_small().fit(good)
+    with parallel_config("threading"):
+        same_model(make_small(n_jobs=2).fit(good), alone, parts.data)
 
 
 def test_two_fits_with_the_same_jobs_give_the_same_bits(make_small, good):
@@ -300,7 +303,7 @@ def test_the_model_is_that_of_one_process(client, make, parts, good):
 
 
 @on_dask
-@pytest.mark.parametrize("make", ["embeddings fit", "moments only"], indirect=True)
+@pytest.mark.parametrize("make", ["moments only"], indirect=True)
 def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeypatch):
     many = np.concatenate([good] * 10)
     alone = make().fit(many)

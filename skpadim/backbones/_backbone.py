@@ -87,10 +87,6 @@ class Backbone(nn.Module, ABC):
         """
         return self
 
-    def packed(self, size: tuple[int, int]) -> Backbone:
-        """Return an equal backbone for float32 on the CPU, laid out for images of this size."""
-        return self
-
     def compiled(self, layers: tuple[str, ...]) -> Backbone:
         """Return an equal backbone that :func:`torch.compile` makes faster, for these layers."""
         return CompiledBackbone(self, self, layers)

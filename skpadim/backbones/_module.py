@@ -19,12 +19,9 @@ from skpadim.backbones._backbone import (
 from skpadim.backbones._hooks import (
     cut_after,
     fold_batch_norms,
-    forward_hooks,
     replace_submodule,
     run_to_layers,
-    same_maps,
 )
-from skpadim.backbones._packed import can_be_packed, pack
 from skpadim.backbones._residual import narrow_residual_block
 
 # Of different height and width, so that rows, columns and channels can be told apart.
@@ -121,25 +118,6 @@ class ModuleBackbone(Backbone):
         module = copy.deepcopy(self.module)
         replace_submodule(module, name, block)
         return self.with_modules({"module": module})
-
-    def packed(self, size):
-        """Return a copy with packed convolutions, if this machine's torch has them."""
-        names = self._submodules.values()
-        images = self._probe_images(size).contiguous(memory_format=torch.channels_last)
-        shapes = {}
-
-        def note(convolution, args):
-            shapes[convolution] = args[0].shape
-
-        convolutions = [sub for sub in self.module.modules() if can_be_packed(sub)]
-        with forward_hooks(((sub, note) for sub in convolutions), before=True):
-            expected = run_to_layers(self.module, images, names)
-        try:
-            module = pack(self.module, set(names), shapes)
-            got = run_to_layers(module, images, names)
-        except Exception:  # other operators than are known, or a module that needs its own type
-            return self
-        return self.with_modules({"module": module}) if same_maps(got, expected) else self
 
     def compiled(self, layers):
         """Return a compiled copy; its class must be one that :mod:`torch.fx` can trace."""

@@ -24,7 +24,8 @@ class NarrowBlock(nn.Module):
 
     def __init__(self, block, channels):
         super().__init__()
-        *convolutions, last = copy.deepcopy(residual_convolutions(block))
+        names = [f"conv{i + 1}" for i in range(_CONVOLUTIONS[type(block)])]
+        *convolutions, last = (copy.deepcopy(getattr(block, name)) for name in names)
         indices = torch.as_tensor(channels)
         with torch.no_grad():
             narrow = nn.Conv2d(
@@ -65,14 +66,10 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
     if isinstance(stage, nn.Sequential) and len(stage) > 0:
         last = narrow_residual_block(stage[-1], channels)
         return None if last is None else nn.Sequential(*stage[:-1], last)
-    if not residual_convolutions(stage) or stage.downsample is not None or len(channels) == 0:
+    if type(stage) not in _CONVOLUTIONS or stage.downsample is not None or len(channels) == 0:
+        return None
+    n_convolutions = _CONVOLUTIONS[type(stage)]
+    norms = [getattr(stage, f"bn{i + 1}") for i in range(n_convolutions)]
+    if not all(isinstance(norm, nn.Identity) for norm in norms):
         return None
     return NarrowBlock(stage, channels)
-
-
-def residual_convolutions(block: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions of a block with folded batch norms, from first to last; else none."""
-    numbers = range(1, _CONVOLUTIONS.get(type(block), 0) + 1)
-    if not all(isinstance(getattr(block, f"bn{i}"), nn.Identity) for i in numbers):
-        return []
-    return [getattr(block, f"conv{i}") for i in numbers]

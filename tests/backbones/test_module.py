@@ -7,7 +7,6 @@ import torchvision
 from torch import nn
 
 from skpadim.backbones import Backbone, Layer, ModuleBackbone, load_backbone
-from skpadim.backbones._packed import PackedConv2d
 
 
 class Branching(nn.Module):
@@ -175,40 +174,3 @@ def test_a_backbone_of_ones_own_is_frozen_in_a_copy(good, make_detector):
         backbone.convolution.weight.mul_(3)
     np.testing.assert_array_equal(detector.score_samples(good), scores)
     assert backbone.training
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0"])
-def test_packed_networks_give_the_same_maps(name):
-    backbone = load_backbone(name, weights=None)
-    layers = tuple(backbone.layers)[:3]
-    plain = backbone.cut(layers).for_inference().narrow(layers[-1], np.arange(0, 24, 2))
-    packed = plain.packed((96, 64))
-    assert packed is not plain
-    assert any(isinstance(module, PackedConv2d) for module in packed.modules())
-    for n_images, size in ((1, (96, 64)), (3, (64, 96))):
-        images = torch.rand(n_images, 3, *size).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            expected, got = plain(images, layers), packed(images, layers)
-        for each, other in zip(expected, got, strict=True):
-            torch.testing.assert_close(other, each, rtol=1e-4, atol=1e-5 * each.abs().max().item())
-
-
-def test_layers_inside_of_blocks_are_found_in_packed_networks():
-    layers = ("conv1", "relu", "layer1.0.conv1", "layer1.0", "layer2.0.downsample.0")
-    backbone = ModuleBackbone(torchvision.models.resnet18(), layers)
-    names = tuple(backbone.layers)
-    images = torch.rand(2, 3, 64, 64)
-    plain = backbone.cut(names).for_inference()
-    for each, other in zip(
-        plain(images, names), plain.packed((64, 64))(images, names), strict=True
-    ):
-        torch.testing.assert_close(other, each)
-
-
-def test_without_the_operators_networks_are_left_unpacked(monkeypatch):
-    def missing(*_):
-        raise AttributeError
-
-    monkeypatch.setattr("skpadim.backbones._module.pack", missing)
-    backbone = load_backbone("resnet18", weights=None).for_inference()
-    assert backbone.packed((64, 64)) is backbone
