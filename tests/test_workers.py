@@ -127,10 +127,10 @@ def test_one_detector_scores_in_several_threads_at_once(make_small, parts, good)
             assert_allclose(found, wanted, rtol=1e-5)
 
 
-def by_value(thing):
-    """Let a function or class be sent whole: workers cannot import this module."""
-    thing.__module__ = "__main__"
-    return thing
+def by_value(function):
+    """Let a function be sent whole: workers cannot import this module."""
+    function.__module__ = "__main__"
+    return function
 
 
 @by_value
@@ -141,19 +141,6 @@ def first_pixels(_model, images):
 @by_value
 def large_result(n_bytes, images):
     return np.full(n_bytes, int(images[0][0, 0, 0]), dtype=np.uint8)
-
-
-@by_value
-class NotesItsArrival:
-    """A model that writes a line wherever it is unpickled."""
-
-    def __init__(self, log):
-        self.log = log
-
-    def __setstate__(self, state):
-        vars(self).update(state)
-        with open(self.log, "a") as file:
-            file.write(f"{os.getpid()}\n")
 
 
 @by_value
@@ -204,6 +191,17 @@ def test_engines_that_return_all_at_once_will_do(numbered):
 
 
 def test_a_model_is_unpickled_once_by_each_process(numbered, tmp_path):
+    class NotesItsArrival:
+        """A model that writes a line wherever it is unpickled."""
+
+        def __init__(self, log):
+            self.log = log
+
+        def __setstate__(self, state):
+            vars(self).update(state)
+            with open(self.log, "a") as file:
+                file.write(f"{os.getpid()}\n")
+
     model = NotesItsArrival(tmp_path / "log")
     used = set(map_chunks(process, model, split_images(numbered, 1), n_jobs=2))
     arrived = (tmp_path / "log").read_text().split()
