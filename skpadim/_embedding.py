@@ -29,6 +29,7 @@ from skpadim.backbones import load_backbone
 from skpadim.backbones._backbone import with_low_precision_weights
 from skpadim.backbones._digest import digest_backbone, layer_source
 from skpadim.backbones._load import load_shared_backbone
+from skpadim.backbones._winograd import with_winograd
 
 # What the parameters of PatchEmbedder and PadimDetector that they share may be.
 EMBEDDING_CONSTRAINTS = {
@@ -520,6 +521,8 @@ class PatchEmbedder(
             network = network.to(device)
             if self.precision != "float32":
                 network = with_low_precision_weights(network, getattr(torch, self.precision))
+            elif device.type == "cpu" and not self.compile:
+                network = with_winograd(network)
             if self.compile:
                 network = network.compiled(layers)
             width = self.input_size_[1]
