@@ -84,9 +84,32 @@ def window_means(maps: torch.Tensor, window: int, stride: int) -> torch.Tensor:
     return F.avg_pool2d(maps, window, stride, (window - stride) // 2, count_include_pad=False)
 
 
-def log_deviation(mean, mean_of_squares, floor):
+def window_variances(maps: torch.Tensor, window: int, stride: int) -> torch.Tensor:
+    """Variances over the windows of :func:`window_means`.
+
+    The mean of squares less the square of the mean would lose most digits where intensities vary
+    little, which is where contrasts are judged.
+    """
+    margin = (window - stride) // 2
+    inside = F.pad(maps, (margin, margin, margin, margin), value=math.nan)
+    values = F.unfold(inside, window, stride=stride).unflatten(1, (maps.shape[1], -1))
+    deviations = values - values.nanmean(2, keepdim=True)
+    sides = [(side + 2 * margin - window) // stride + 1 for side in maps.shape[2:]]
+    return deviations.square().nanmean(2).unflatten(2, sides)
+
+
+def cell_variances(pixels: torch.Tensor) -> torch.Tensor:
+    """Variances over the cells of layer1: within their sixteenths, and between those."""
+    size = STRIDE // 2  # cells begin at multiples of it
+    means = F.avg_pool2d(pixels, size)
+    within = F.avg_pool2d((pixels - F.interpolate(means, scale_factor=size)).square(), size)
+    window, stride = CELL // size, STRIDE // size
+    return window_means(within, window, stride) + window_variances(means, window, stride)
+
+
+def log_deviation(variance, floor):
     """Logarithm of the standard deviation, which `floor` keeps from running to minus infinity."""
-    return 0.5 * torch.log((mean_of_squares - mean**2).clamp_min(0) + floor**2)
+    return 0.5 * torch.log(variance + floor**2)
 
 
 def _n_channels(name):
@@ -184,7 +207,7 @@ class FilterBank(Backbone):
         red, green, blue = torch.log(images + DARK).split(1, dim=1)
         values = torch.cat([grey, red - green, (red + green) / 2 - blue], dim=1)
         mean = window_means(values, CELL, STRIDE)
-        contrast = log_deviation(mean, window_means(values**2, CELL, STRIDE), CONTRAST_FLOOR)
+        contrast = log_deviation(cell_variances(values), CONTRAST_FLOOR)
         both_signs = torch.cat([grey, -grey], dim=1)
         extremes = F.max_pool2d(both_signs, CELL, STRIDE, (CELL - STRIDE) // 2)
         extremes = extremes - torch.cat([mean[:, :1], -mean[:, :1]], dim=1)
@@ -198,9 +221,7 @@ class FilterBank(Backbone):
         parts.append(points)
         if name == "layer1":
             values = torch.cat([*parts[: len(octaves)], points[:, :1]], dim=1)
-            neighbours = log_deviation(
-                window_means(values, 3, 1), window_means(values**2, 3, 1), NEIGHBOURS_FLOOR
-            )
+            neighbours = log_deviation(window_variances(values, 3, 1), NEIGHBOURS_FLOOR)
             parts += [extremes, NEIGHBOURS * neighbours]
         maps = torch.cat(parts, dim=1)
         mean = maps.mean((2, 3), keepdim=True)

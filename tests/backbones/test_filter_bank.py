@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from skpadim.backbones import load_backbone
-from skpadim.backbones._filter_bank import WAVELENGTHS, morlet_pair
+from skpadim.backbones._filter_bank import (
+    CELL,
+    STRIDE,
+    WAVELENGTHS,
+    cell_variances,
+    morlet_pair,
+)
 from skpadim.datasets import make_defects
 
 LAYERS = ("layer1", "layer2", "layer3")
@@ -47,6 +53,26 @@ def test_images_do_not_depend_on_their_neighbours_in_the_batch(bank, images):
     alone = bank(images[1:2], LAYERS)
     for one, all_of_them in zip(alone, bank(images, LAYERS), strict=True):
         torch.testing.assert_close(one[0], all_of_them[1], rtol=1e-4, atol=1e-4)
+
+
+def test_float32_keeps_the_digits_of_faint_contrasts(bank, images):
+    faint = 0.02 + 1e-3 * images  # far from log(1), and all but even
+    in_float64 = load_backbone("filter_bank").double()(faint.double(), LAYERS)
+    for got, want in zip(bank(faint, LAYERS), in_float64, strict=True):
+        assert float((got - want).abs().max()) < 2e-4
+
+
+def test_variances_of_cells_are_those_of_their_pixels_inside_the_image():
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 64, 32))
+    got = cell_variances(torch.from_numpy(pixels)).numpy()
+    assert got.shape == (2, 3, 8, 4)
+    margin = (CELL - STRIDE) // 2
+    for row, column in np.ndindex(8, 4):
+        rows, columns = (
+            slice(max(0, STRIDE * i - margin), STRIDE * i - margin + CELL) for i in (row, column)
+        )
+        expected = pixels[:, :, rows, columns].var(axis=(2, 3))
+        np.testing.assert_allclose(got[:, :, row, column], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("wavelength", WAVELENGTHS)
