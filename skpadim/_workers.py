@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from skpadim._freed_memory import freed_memory_kept
+
 Model = TypeVar("Model")
 Result = TypeVar("Result")
 
@@ -175,7 +177,8 @@ def _run(work, shipment, chunk, parent, share_of_threads):
     if _process() == parent:  # a thread; to processes their engine gives a share of the cores
         torch.set_num_threads(share_of_threads)
     try:
-        return _Outcome(work(shipment.open(), *chunk))
+        with freed_memory_kept():
+            return _Outcome(work(shipment.open(), *chunk))
     except Exception as error:
         return _Outcome(error=error, where=traceback.format_exc())
 
