@@ -86,15 +86,13 @@ def measure_parts(paths):
         torch.set_num_threads(1)
         learn, state = seconds_of(lambda: moments_of(embedder, images))
         measure = TrainingDistances(state, 0.01, "leave_one_out", torch.float32)
+        factors, _ = seconds_of(lambda: measure.distances(torch.zeros(1, *state.mean.shape)))
         maker = MapMaker(embedder, measure, 4.0)
         calibrate, _ = seconds_of(lambda: score_images(maker, images, 1, ""))
         torch.set_num_threads(2)
         part = pickle.dumps(state, protocol=5)
         total = state.copy()
         take, _ = seconds_of(lambda: total.merge(pickle.loads(part)))
-        factors, _ = seconds_of(
-            lambda: TrainingDistances(state, 0.01, "leave_one_out", torch.float32)
-        )
     return {
         "learn": learn / len(images),
         "calibrate": calibrate / len(images),
@@ -102,7 +100,7 @@ def measure_parts(paths):
         "factors": factors,
         "part": len(part),
         "network": len(pickle.dumps(embedder)),
-        "factors_bytes": len(pickle.dumps(measure)),
+        "state": len(pickle.dumps(measure)),
     }
 
 
@@ -120,7 +118,7 @@ def predict(parts, n_images, n_workers, embedder):
     learning = max(turns * parts["learn"], n_chunks * parts["take"])
     seconds = learning + parts["take"] + parts["factors"] + turns * parts["calibrate"]
     received = n_chunks * parts["part"]
-    sent = n_chunks * parts["network"] + n_workers * parts["factors_bytes"]
+    sent = n_chunks * parts["network"] + n_workers * parts["state"]
     return seconds, received, sent
 
 
@@ -160,10 +158,10 @@ def main():
             ("learn from an image, one core", "learn", 1e3, "ms"),
             ("score an image in the second pass, one core", "calibrate", 1e3, "ms"),
             ("take a part of the state in, parent", "take", 1, "s"),
-            ("factors for the threshold, parent", "factors", 1, "s"),
+            ("factors of the second pass, each worker", "factors", 1, "s"),
             ("a part of the state", "part", 2**-20, "MiB"),
             ("the network", "network", 2**-20, "MiB"),
-            ("factors of the second pass", "factors_bytes", 2**-20, "MiB"),
+            ("the state, for the second pass", "state", 2**-20, "MiB"),
         ):
             print_row(name, f"{parts[key] * factor:.3g}", unit)
 
