@@ -34,7 +34,7 @@ from PIL import Image
 
 from skpadim import PadimDetector
 from skpadim._images import Images
-from skpadim._learning import learn
+from skpadim._learning import learn, part_size
 from skpadim._leave_out import TrainingDistances
 from skpadim._moments import Moments
 from skpadim._scoring import MapMaker, chunk_size, score_images
@@ -111,15 +111,21 @@ def moments_of(embedder, images):
 
 def predict(parts, n_images, n_workers, embedder):
     """Seconds of a fit in two passes; and bytes that the parent receives and sends."""
+    n_parts, images_each = shares(
+        n_images, part_size(range(n_images), embedder, n_workers), n_workers
+    )
+    learning = max(images_each * parts["learn"], n_parts * parts["take"]) + parts["take"]
     size = chunk_size(range(n_images), embedder, n_workers)
+    n_chunks, images_each = shares(n_images, size, n_workers)
+    second_pass = parts["factors"] + images_each * parts["calibrate"]
+    sent = n_parts * parts["network"] + min(n_workers, n_chunks) * parts["state"]
+    return learning + second_pass, n_parts * parts["part"], sent
+
+
+def shares(n_images, size, n_workers):
+    """Number of chunks of a size, and images of the worker that is the last to finish."""
     n_chunks = -(-n_images // size)
-    # The last worker to finish decides.
-    turns = -(-n_chunks // n_workers) * size
-    learning = max(turns * parts["learn"], n_chunks * parts["take"])
-    seconds = learning + parts["take"] + parts["factors"] + turns * parts["calibrate"]
-    received = n_chunks * parts["part"]
-    sent = n_chunks * parts["network"] + n_workers * parts["state"]
-    return seconds, received, sent
+    return n_chunks, -(-n_chunks // n_workers) * size
 
 
 def duration(seconds):
@@ -165,7 +171,7 @@ def main():
         ):
             print_row(name, f"{parts[key] * factor:.3g}", unit)
 
-        embedder = make_detector()._make_embedder()
+        embedder = make_detector()._make_embedder().fit()
         predicted, *_ = predict(parts, options.check, 2, embedder)
         measured, _ = seconds_of(lambda: fit_on_cluster(paths[: options.check]))
         print(

@@ -6,6 +6,7 @@ their number.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from skpadim._images import Images
 from skpadim._leave_out import TrainingDistances, low_rank_training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
+    MAX_CHUNK,
     MapMaker,
     chunk_size,
     flat,
@@ -75,10 +77,11 @@ def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learne
             return _stream_moments(embedder, images, "Fitting")
         embeddings, digests = _embed(embedder, images, "Fitting")
         return Learned(state_of(embeddings, "auto"), digests, embeddings)
+    size = (chunk_size if is_kept else part_size)(images, embedder, n_workers)
     parts = map_chunks(
         _embed_as_arrays if is_kept else _learn_part,
         embedder,
-        split_images(images, chunk_size(images, embedder, n_workers)),
+        split_images(images, size),
         n_jobs=n_jobs,
         description="Fitting" if embedder.verbose else None,
     )
@@ -164,6 +167,20 @@ def _score_groups(maker, images, groups):
     return scores_of_distances(distances, maker.embedder, maker.sigma)
 
 
+def part_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
+    """Number of images of a part of the state, a multiple of `batch_size`.
+
+    Workers learn from images side by side; the parent takes parts in one after the other. In the
+    time that it needs for one, a worker embeds some ``n_features / 8`` images. With as many parts
+    as this makes of the square root, the slowest worker and the parent take equally long, and more
+    workers would wait for the parent.
+    """
+    batch_size = int(embedder.batch_size)
+    balanced = math.sqrt(len(images) * embedder.n_features_out_ / 8)
+    balanced = batch_size * round(min(balanced, MAX_CHUNK) / batch_size)
+    return max(balanced, chunk_size(images, embedder, n_workers))
+
+
 def _embed(embedder, images, description):
     """Embeddings (n_samples, n_positions, n_features) of all images, and their digests."""
     batches = embedder.iter_embeddings(images, description)
@@ -201,12 +218,11 @@ def _learn_part(embedder, images):
 def _stream_moments(embedder, images, description):
     """Learn the moments of images, a buffer of embeddings at a time.
 
-    More images than features go into the buffer, as the moments are read and written with each: it
-    is as large as the moments themselves, within the limit of memory.
+    As many images as features go into the buffer, within the limit of memory: the moments, twice
+    that size, are read and written with each buffer, not with each batch.
     """
     bytes_per_image = _bytes_per_image(embedder)
-    moments_bytes = 2 * embedder.n_features_out_ * bytes_per_image  # float64 scatters
-    buffer_size = min(moments_bytes, MAX_EMBEDDINGS_BYTES) // bytes_per_image
+    buffer_size = min(embedder.n_features_out_, MAX_EMBEDDINGS_BYTES // bytes_per_image)
     buffer_size = min(len(images), max(int(embedder.batch_size), buffer_size))
     buffer = moments = None
     filled = 0

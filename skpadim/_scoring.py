@@ -18,7 +18,7 @@ from skpadim._workers import count_workers, map_chunks
 # Shares of the work for each worker: few, as each costs a message; more than one, so that all end
 # at about the same time, and little is lost with a worker.
 _CHUNKS_PER_WORKER = 4
-_MAX_CHUNK = 4096
+MAX_CHUNK = 4096
 # Batches of maps in progress for each worker, computed before the caller has taken those before.
 _BATCHES_AHEAD = 8
 
@@ -121,7 +121,7 @@ def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
     """
     batch_size = int(embedder.batch_size)
     even = len(images) / (_CHUNKS_PER_WORKER * n_workers)
-    return batch_size * max(1, min(round(even), _MAX_CHUNK) // batch_size)
+    return batch_size * max(1, min(round(even), MAX_CHUNK) // batch_size)
 
 
 def split_images(images: Images, size: int) -> list[tuple[Images]]:

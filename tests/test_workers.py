@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -19,7 +20,8 @@ from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skpadim._images import Images
-from skpadim._scoring import split_images
+from skpadim._learning import part_size
+from skpadim._scoring import chunk_size, split_images
 from skpadim._workers import map_chunks
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
@@ -292,6 +294,15 @@ def client():
         yield client
 
 
+def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
+    embedder = SimpleNamespace(batch_size=32, n_features_out_=100)
+    images = range(100_000)
+    sizes = {n: part_size(images, embedder, n) for n in (2, 8, 100, 1000)}
+    assert sizes == {2: 4096, 8: 3104, 100: 1120, 1000: 1120}
+    assert sizes[8] == chunk_size(images, embedder, 8)
+    assert part_size(range(40), embedder, 1000) == 32
+
+
 @on_dask
 @pytest.mark.parametrize("make", ["embeddings fit", "moments only"], indirect=True)
 def test_the_model_is_that_of_one_process(client, make, parts, good):
@@ -310,7 +321,7 @@ def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeyp
 
     def map_and_kill(*arguments, **options):
         for part in map_chunks(*arguments, **options):
-            if not killed:  # one part is there, seven are to come
+            if not killed:  # one part is there, others are to come
                 killed.append(min(client.run(os.getpid).values()))
                 os.kill(killed[0], signal.SIGKILL)
             yield part
