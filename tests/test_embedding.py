@@ -44,7 +44,7 @@ def test_embeddings_are_the_selected_channels_of_the_network(images):
         maps.append(network.layer3(maps[1]))
     channels = torch.cat([F.interpolate(m, size=(16, 16), mode="nearest") for m in maps], dim=1)
     expected = channels[:, embedder.feature_indices_].permute(0, 2, 3, 1)
-    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=4e-5)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_random_selection_draws_without_repetition_from_all_layers():

@@ -70,7 +70,7 @@ def test_an_image_goes_through_the_network_once(tmp_path, paths, computed, backb
         expected = _embedder(backbone, **parameters).fit_transform(paths)
         computed.clear()
         got = _embedder(backbone, **parameters, memory=tmp_path).fit_transform(paths)
-        np.testing.assert_allclose(got, expected, atol=5e-5)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
         assert sum(computed) == (len(paths) if layers == "auto" else 0)
 
 
@@ -158,7 +158,7 @@ def test_what_changes_features_is_not_taken_from_before(tmp_path, paths, changes
         changed["layers"] = tuple(changed["backbone"].layers)
     expected = _embedder(**changed).fit_transform(paths)
     got = _embedder(**changed, memory=tmp_path).fit_transform(paths)
-    np.testing.assert_allclose(got, expected, atol=5e-5)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_changed_weights_in_a_file_of_the_same_name(tmp_path, paths):
@@ -172,7 +172,7 @@ def test_changed_weights_in_a_file_of_the_same_name(tmp_path, paths):
         parameters = {"backbone": "resnet18", "weights": weights, "layers": ("layer1", "layer2")}
         expected = _embedder(**parameters).fit_transform(paths)
         got = _embedder(**parameters, memory=tmp_path / "memory").fit_transform(paths)
-        np.testing.assert_allclose(got, expected, atol=5e-5)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "long", "flipped", "another format"])
