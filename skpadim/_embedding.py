@@ -23,6 +23,7 @@ from skpadim._images import (
     read_ahead,
     stack_pixels,
 )
+from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._pixels import fit_to_size, to_float
 from skpadim.backbones import load_backbone
@@ -297,10 +298,9 @@ class PatchEmbedder(
         """
         check_is_fitted(self)
         output = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
-        batches = self.iter_embeddings(Images(X))
         if output == "torch":
-            return torch.cat(list(batches))
-        return np.concatenate([batch.numpy(force=True) for batch in batches])
+            return self.embed_all(Images(X))
+        return self.embed_all(Images(X), device=torch.device("cpu")).numpy()
 
     def fit_transform(self, X, y=None):
         """Fit, then embed the same images (see :meth:`transform`).
@@ -355,12 +355,63 @@ class PatchEmbedder(
         check_is_fitted(self)
         return fit_to_size(images, self._image_size, self.input_size_)
 
+    def new_embeddings(self, n_images: int, device: torch.device | None = None) -> torch.Tensor:
+        """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
+        device = device or resolve_device(self.device, fall_back=True)
+        return empty((n_images, *self.grid_, self.n_features_out_), device=device)
+
+    def embed_all(
+        self,
+        images: Images,
+        description: str = "Embedding",
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
+        """Embeddings (n_samples, height, width, n_features) of all images, in one tensor.
+
+        Parameters
+        ----------
+        images : Images
+        description : str, default="Embedding"
+            Of the progress bar.
+        device : torch.device, default=None
+            Where to put them; by default where they are computed.
+
+        Returns
+        -------
+        embeddings : tensor of shape (n_samples, height, width, n_features), float32
+        """
+        embeddings = self.new_embeddings(len(images), device)
+        filled = 0
+        if embeddings.device == resolve_device(self.device, fall_back=True):
+            for _ in self.iter_embeddings(images, description, out=embeddings):
+                pass
+            return embeddings
+        for batch in self.iter_embeddings(images, description):
+            embeddings[filled : filled + len(batch)] = batch
+            filled += len(batch)
+        return embeddings
+
     def iter_embeddings(
-        self, images: Images, description: str = "Embedding"
+        self, images: Images, description: str = "Embedding", out: torch.Tensor | None = None
     ) -> Iterator[torch.Tensor]:
-        """Yield embeddings batch by batch, as tensors (n, height, width, n_features) on the device.
+        """Yield embeddings batch by batch.
 
         While the network works on a batch, threads decode the ones after it.
+
+        Parameters
+        ----------
+        images : Images
+        description : str, default="Embedding"
+            Of the progress bar.
+        out : tensor of shape (n_rows, height, width, n_features), default=None
+            Where they are written, one batch after the other, and from the first row again when
+            the next batch does not fit: at least `batch_size` rows, or as many as images. By
+            default there is room for one batch.
+
+        Yields
+        ------
+        embeddings : tensor of shape (n_batch, height, width, n_features), float32
+            Rows of `out`; to be used, or copied, before the next batch is asked for.
         """
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
@@ -371,12 +422,17 @@ class PatchEmbedder(
             unit="image",
             disable=None if self.verbose else True,
         ) as progress:
-            for embeddings in self._iter_batches(images, device):
+            if out is None:
+                out = self.new_embeddings(min(len(images), int(self.batch_size)), device)
+            rows_in_turn = _rows_in_turn(out, len(images), int(self.batch_size))
+            for embeddings in self._iter_batches(images, device, rows_in_turn):
                 yield embeddings
                 progress.update(len(embeddings))
 
     @torch.no_grad()
-    def embed(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def embed(
+        self, pixels: torch.Tensor, device: torch.device, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embed one batch of pixels that have the network's input size.
 
         Parameters
@@ -385,30 +441,30 @@ class PatchEmbedder(
             uint8, or float32 in [0, 1].
         device : torch.device
             Where to compute.
+        out : tensor of shape (n_samples, grid_height, grid_width, n_features), default=None
+            Where to write the result.
 
         Returns
         -------
         embeddings : tensor of shape (n_samples, grid_height, grid_width, n_features), float32
         """
-        shape = (len(pixels), *self.grid_, self.n_features_out_)
-        embeddings = torch.empty(shape, device=device)
+        embeddings = self.new_embeddings(len(pixels), device) if out is None else out
         for rows, maps in self._compute_maps(pixels, device, self.layers_, narrow=True):
             layers = zip(self.layers_, maps, strict=True)
             self._join([self._reduce_layer(*layer) for layer in layers], embeddings[rows])
         return embeddings
 
-    def _iter_batches(self, images, device):
+    def _iter_batches(self, images, device, rows_in_turn):
         """Embeddings batch by batch, by way of the feature cache if there is one."""
         if self.memory is not None:
-            yield from self._iter_remembered(images, device)
+            yield from self._iter_remembered(images, device, rows_in_turn)
             return
-        for pixels in image_batches(
-            images, int(self.batch_size), self._image_size, self.input_size_
-        ):
-            yield self.embed(pixels, device)
+        batches = image_batches(images, int(self.batch_size), self._image_size, self.input_size_)
+        for pixels, rows in zip(batches, rows_in_turn, strict=True):
+            yield self.embed(pixels, device, rows)
 
     @torch.no_grad()
-    def _iter_remembered(self, images, device):
+    def _iter_remembered(self, images, device, rows_in_turn):
         """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
         cache = self._open_cache(device)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in self._kept()}
@@ -426,21 +482,21 @@ class PatchEmbedder(
                 return entry, reduce(maps), None
             return entry, None, images.read(index, self._image_size, self.input_size_)
 
-        for batch in read_ahead(read, len(images), int(self.batch_size)):
+        batches = read_ahead(read, len(images), int(self.batch_size))
+        for batch, rows in zip(batches, rows_in_turn, strict=True):
             reduced = [maps for _, maps, _ in batch]
             new = [position for position, maps in enumerate(reduced) if maps is None]
             if new:
                 pixels = stack_pixels([batch[position][2] for position in new])
-                for rows, computed in self._compute_maps(pixels, device, tuple(names)):
-                    for position, *maps in zip(new[rows], *computed, strict=True):
+                for part, computed in self._compute_maps(pixels, device, tuple(names)):
+                    for position, *maps in zip(new[part], *computed, strict=True):
                         maps = dict(zip(names.values(), map(torch.Tensor.float, maps), strict=True))
                         cache.save(batch[position][0], maps)
                         reduced[position] = reduce([maps[name] for name in chosen])
             layers = [
                 torch.stack([m.to(device) for m in maps]) for maps in zip(*reduced, strict=True)
             ]
-            shape = (len(batch), *self.grid_, self.n_features_out_)
-            yield self._join(layers, torch.empty(shape, device=device))
+            yield self._join(layers, rows)
 
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
@@ -568,6 +624,16 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._ready = {}
+
+
+def _rows_in_turn(out, n_images, batch_size):
+    """Rows of `out` for each batch, from the first again when the next batch does not fit."""
+    start = 0
+    for first in range(0, n_images, batch_size):
+        n_batch = min(batch_size, n_images - first)
+        start = start if start + n_batch <= len(out) else 0
+        yield out[start : start + n_batch]
+        start += n_batch
 
 
 def _normalise(pixels, mean, std):

@@ -16,6 +16,7 @@ from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
 from skpadim._images import Images
+from skpadim._large_tensors import empty
 from skpadim._leave_out import TrainingDistances, low_rank_training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
@@ -183,9 +184,7 @@ def part_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
 
 def _embed(embedder, images, description):
     """Embeddings (n_samples, n_positions, n_features) of all images, and their digests."""
-    batches = embedder.iter_embeddings(images, description)
-    embeddings, _ = _gather(((flat(batch), []) for batch in batches), len(images))
-    return embeddings, image_digests(images.items)
+    return flat(embedder.embed_all(images, description)), image_digests(images.items)
 
 
 def _embed_as_arrays(embedder, images):
@@ -200,7 +199,7 @@ def _gather(parts, n_images):
     for part, part_digests in parts:
         part = torch.as_tensor(part)
         if embeddings is None:
-            embeddings = part.new_empty((n_images, *part.shape[1:]))
+            embeddings = empty((n_images, *part.shape[1:]))
         embeddings[filled : filled + len(part)] = part
         filled += len(part)
         digests.append(part_digests)
@@ -218,23 +217,22 @@ def _learn_part(embedder, images):
 def _stream_moments(embedder, images, description):
     """Learn the moments of images, a buffer of embeddings at a time.
 
-    As many images as features go into the buffer, within the limit of memory: the moments, twice
-    that size, are read and written with each buffer, not with each batch.
+    About as many images as features go into the buffer, within the limit of memory: the moments,
+    twice that size, are read and written with each buffer, not with each batch.
     """
-    bytes_per_image = _bytes_per_image(embedder)
-    buffer_size = min(embedder.n_features_out_, MAX_EMBEDDINGS_BYTES // bytes_per_image)
-    buffer_size = min(len(images), max(int(embedder.batch_size), buffer_size))
-    buffer = moments = None
-    filled = 0
-    for batch in map(flat, embedder.iter_embeddings(images, description)):
-        if buffer is None:
-            buffer = batch.new_empty((buffer_size, *batch.shape[1:]))
-        if filled + len(batch) > buffer_size:
-            moments = _add(moments, Samples(buffer[:filled], limit=None))
-            filled = 0
-        buffer[filled : filled + len(batch)] = batch
+    batch_size = int(embedder.batch_size)
+    fitting = MAX_EMBEDDINGS_BYTES // _bytes_per_image(embedder)
+    n_rows = min(len(images), embedder.n_features_out_, fitting)
+    # Whole batches: when it is full, the next batch is written from the first row on.
+    buffer = embedder.new_embeddings(batch_size * max(1, n_rows // batch_size))
+    moments, filled = None, 0
+    for batch in embedder.iter_embeddings(images, description, out=buffer):
         filled += len(batch)
-    moments = _add(moments, Samples(buffer[:filled], limit=None))
+        if filled == len(buffer):
+            moments = _add(moments, Samples(flat(buffer), limit=None))
+            filled = 0
+    if filled:
+        moments = _add(moments, Samples(flat(buffer[:filled]), limit=None))
     return Learned(moments, image_digests(images.items))
 
 

@@ -8,11 +8,13 @@ returns the state to go on with, which may be of the other kind.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from skpadim._blocks import each_block
+from skpadim._large_tensors import empty
 
 
 @dataclass
@@ -36,12 +38,12 @@ class Moments:
     def of(cls, embeddings: torch.Tensor) -> Moments:
         """Moments of a batch of shape (n_samples, n_positions, n_features)."""
         _, n_positions, n_features = embeddings.shape
-        empty = cls(
+        start = cls(
             0,
             embeddings.new_zeros((n_positions, n_features), dtype=torch.float64),
-            embeddings.new_empty((n_positions, n_features, n_features), dtype=torch.float64),
+            empty((n_positions, n_features, n_features), torch.float64, embeddings.device),
         )
-        return empty.update(embeddings)
+        return start.update(embeddings)
 
     def update(self, embeddings: torch.Tensor) -> Moments:
         """Add a batch of shape (n_samples, n_positions, n_features), in place.
@@ -122,7 +124,7 @@ class Samples:
         """Number of samples."""
         return len(self.rows)
 
-    @property
+    @cached_property
     def mean(self) -> torch.Tensor:
         """Mean at each position, of shape (n_positions, n_features), float64."""
         mean = self.rows.new_empty(self.rows.shape[1:], dtype=torch.float64)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from skpadim import PatchEmbedder, PatchGaussian
 from skpadim._embedding import upsample_nearest
+from skpadim._images import Images
 from skpadim.backbones import load_backbone
 
 
@@ -107,6 +108,18 @@ def test_bfloat16_is_close_to_float32(images):
     assert fast.dtype == np.float32
     difference = np.abs(fast - exact).max() / np.abs(exact).max()
     assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 9])
+def test_batches_are_written_where_they_are_wanted(images, n_rows):
+    embedder = make_embedder(batch_size=2).fit()
+    expected = embedder.transform(images)
+    out = embedder.new_embeddings(n_rows)
+    found = []
+    for batch in embedder.iter_embeddings(Images(images), out=out):
+        assert np.shares_memory(batch.numpy(), out.numpy())
+        found.append(batch.numpy().copy())
+    np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
 def test_set_output_torch_gives_tensors_that_the_gaussian_takes(images):

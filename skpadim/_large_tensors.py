@@ -1,0 +1,38 @@
+"""Memory for tensors that are large beside the caches of a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+# torch's own types of numbers whose memory NumPy must get under another name.
+_NUMPY_NAMES = {torch.bfloat16: "int16"}
+
+
+def empty(
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """As :func:`torch.empty`, in memory that is quick to write for the first time.
+
+    The system clears each page of new memory when it is first written. NumPy asks Linux for pages
+    of 2 MiB, torch takes those of 4 KiB, which takes four to six times as long.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    dtype : torch.dtype, default=torch.float32
+    device : torch.device or str, default="cpu"
+
+    Returns
+    -------
+    tensor : tensor
+        Its values are arbitrary.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    name = _NUMPY_NAMES.get(dtype) or str(dtype).removeprefix("torch.")
+    return torch.from_numpy(np.empty(tuple(shape), dtype=name)).view(dtype)
