@@ -17,6 +17,7 @@ from skpadim._mahalanobis import (
     cholesky,
     kernel_cholesky,
     mahalanobis_distances,
+    mean_squared_norms,
     whitening_strips,
 )
 from skpadim._moments import Moments, Samples
@@ -165,7 +166,7 @@ def low_rank_training_distances(
 
     def measure(block):
         centred = centred_samples(state.rows, mean, block)
-        lift = centred.square().sum(dim=(1, 2)) / n
+        lift = mean_squared_norms(centred)
         for size, rows in rows_of.items():
             # Centring makes the vector of ones an eigenvector with eigenvalue μ, a share 1 / (n μ)
             # of each entry that would hide the rest of it. With a larger eigenvalue it does not.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from skpadim._blocks import each_block
+from skpadim._large_tensors import empty
 from skpadim._moments import Moments, Samples
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
@@ -50,31 +51,37 @@ class Whitening:
 
 @dataclass
 class LowRankWhitening:
-    """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖W δ‖²) / λ``, exactly.
+    """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, exactly.
 
     With centred samples X (n x D), ``Σ = XᵀX / (n - 1) + λ I``. By the Woodbury identity
-    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I``, so ``W = L⁻¹ X`` with
-    ``L Lᵀ = K``.
+    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I = L Lᵀ``. The product ``L⁻¹ X`` is
+    not kept: it would be as large as the samples, or twice that, beside them.
 
     Attributes
     ----------
-    mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_samples, n_features)
+    samples : tensor of shape (n_samples, n_positions, n_features)
+        Those of the state, not centred.
+    mean : tensor of shape (n_positions, n_features), float64
+    inverses : tensor of shape (n_positions, n_samples, n_samples)
+        L⁻¹. Their dtype is that of the products.
     regularization : float
     """
 
+    samples: torch.Tensor
     mean: torch.Tensor
-    matrices: torch.Tensor
+    inverses: torch.Tensor
     regularization: float
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
-        return low_rank_distances(embeddings, self.mean, self.matrices, self.regularization)
+        return low_rank_distances(
+            embeddings, self.samples, self.mean, self.inverses, self.regularization
+        )
 
     def to(self, device: torch.device) -> LowRankWhitening:
         """Return the same factors on another device."""
-        mean, matrices = self.mean.to(device), self.matrices.to(device)
-        return LowRankWhitening(mean, matrices, self.regularization)
+        tensors = (tensor.to(device) for tensor in (self.samples, self.mean, self.inverses))
+        return LowRankWhitening(*tensors, self.regularization)
 
 
 def whitening_of(
@@ -101,10 +108,8 @@ def whitening_of(
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
         return Whitening(state.mean.to(exact), strips)
     mean = state.mean
-    if _squared_radius(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
-        exact = torch.float64
-    matrices = low_rank_matrices(state.rows, mean, regularization, exact)
-    return LowRankWhitening(mean.to(exact), matrices, regularization)
+    inverses = kernel_inverses(state.rows, mean, regularization, exact)
+    return LowRankWhitening(state.rows, mean, inverses, regularization)
 
 
 def whitening_strips(
@@ -133,7 +138,7 @@ def whitening_strips(
     """
     n_positions, n_features, _ = scatter.shape
     strips = [
-        scatter.new_empty((n_positions, stop - start, stop), dtype=dtype)
+        empty((n_positions, stop - start, stop), dtype, scatter.device)
         for start, stop in _strip_rows(n_features, scatter.device)
     ]
     identity = torch.eye(n_features, dtype=torch.float64, device=scatter.device)
@@ -151,10 +156,10 @@ def whitening_strips(
     return strips
 
 
-def low_rank_matrices(
+def kernel_inverses(
     rows: torch.Tensor, mean: torch.Tensor, regularization: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """``W = L⁻¹ X`` of :class:`LowRankWhitening`.
+    """``L⁻¹`` of :class:`LowRankWhitening`.
 
     Parameters
     ----------
@@ -162,25 +167,27 @@ def low_rank_matrices(
     mean : tensor of shape (n_positions, n_features), float64
     regularization : float
     dtype : torch.dtype
-        Of the result; the Gram matrices and their factors are float64.
+        What the products with the inverses shall be computed in, if it has enough digits.
 
     Returns
     -------
-    matrices : tensor of shape (n_positions, n_samples, n_features)
+    inverses : tensor of shape (n_positions, n_samples, n_samples), of `dtype` or float64
     """
     n_samples, n_positions, n_features = rows.shape
-    matrices = rows.new_empty((n_positions, n_samples, n_features), dtype=dtype)
+    inverses = empty((n_positions, n_samples, n_samples), torch.float64, rows.device)
+    squared_radii = mean.new_empty(n_positions)  # mean square distance of samples to their mean
     identity = torch.eye(n_samples, dtype=torch.float64, device=rows.device)
     ridge = regularization * (n_samples - 1)
 
-    def project(block):
+    def invert(block):
         centred = centred_samples(rows, mean, block)
+        squared_radii[block] = mean_squared_norms(centred)
         factors = kernel_cholesky(centred, ridge, regularization)
-        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
-        torch.bmm(inverses.to(dtype), centred.to(dtype), out=matrices[block])
+        inverses[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
 
-    each_block(project, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
-    return matrices
+    each_block(invert, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
+    too_few_digits = squared_radii.max().item() > _MAX_FLOAT32_RATIO * regularization
+    return inverses if too_few_digits else inverses.to(dtype)
 
 
 def mahalanobis_distances(
@@ -221,15 +228,20 @@ def mahalanobis_distances(
 
 
 def low_rank_distances(
-    embeddings: torch.Tensor, mean: torch.Tensor, matrices: torch.Tensor, regularization: float
+    embeddings: torch.Tensor,
+    samples: torch.Tensor,
+    mean: torch.Tensor,
+    inverses: torch.Tensor,
+    regularization: float,
 ) -> torch.Tensor:
     """Distances of embeddings; for the parameters see :class:`LowRankWhitening`.
 
     Parameters
     ----------
     embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-    mean : tensor of shape (n_positions, n_features)
-    matrices : tensor of shape (n_positions, n_samples, n_features)
+    samples : tensor of shape (n_samples, n_positions, n_features)
+    mean : tensor of shape (n_positions, n_features), float64
+    inverses : tensor of shape (n_positions, n_samples, n_samples)
     regularization : float
 
     Returns
@@ -238,15 +250,17 @@ def low_rank_distances(
     """
     n_embeddings, n_positions, n_features = embeddings.shape
     distances = embeddings.new_empty((n_embeddings, n_positions))
+    dtype, mean = inverses.dtype, mean.to(inverses.dtype)
 
     def measure(block):
-        difference = (embeddings[:, block] - mean[block]).permute(1, 2, 0)
-        projected = torch.bmm(matrices[block], difference)
+        difference = centred_samples(embeddings, mean, block, dtype).mT
+        products = torch.bmm(centred_samples(samples, mean, block, dtype), difference)
+        projected = torch.bmm(inverses[block], products)
         squared = difference.square().sum(dim=1) - projected.square().sum(dim=1)
         distances[:, block] = (squared / regularization).clamp_(min=0).sqrt().T
 
-    n_bytes = 8 * n_embeddings * (n_features + matrices.shape[1])
-    each_block(measure, n_positions, n_bytes, embeddings.device, threads=False)
+    n_rows = n_embeddings + len(samples)
+    each_block(measure, n_positions, 8 * n_rows * n_features, embeddings.device)
     return distances
 
 
@@ -257,10 +271,20 @@ def _strip_rows(n_features, device):
     return [(start, min(start + height, n_features)) for start in range(0, n_features, height)]
 
 
-def centred_samples(rows: torch.Tensor, mean: torch.Tensor, block: slice) -> torch.Tensor:
-    """Samples of some positions minus their mean, (n_block, n_samples, n_features) in float64."""
-    centred = rows[:, block].transpose(0, 1).to(torch.float64, copy=True)
-    return centred.contiguous().sub_(mean[block, None])
+def centred_samples(
+    rows: torch.Tensor, mean: torch.Tensor, block: slice, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """Samples of some positions minus their mean, of shape (n_block, n_samples, n_features).
+
+    A view of (n_samples, n_block, n_features), which is quicker to write than the other order, and
+    which products take as it is.
+    """
+    return rows[:, block].to(dtype, copy=True).sub_(mean[block]).transpose(0, 1)
+
+
+def mean_squared_norms(centred: torch.Tensor) -> torch.Tensor:
+    """Mean square distance of the samples of each position to their mean, (n_block,)."""
+    return torch.linalg.vector_norm(centred, dim=2).square().mean(dim=1)
 
 
 def kernel_cholesky(
@@ -293,14 +317,3 @@ def _not_positive_definite(regularization):
         f"that depend on each other, for regularization={regularization!r}. Use a larger "
         "regularization."
     )
-
-
-def _squared_radius(rows, mean):
-    """Largest mean square distance of samples to their position's mean."""
-    radii = mean.new_empty(len(mean))
-
-    def measure(block):
-        radii[block] = (rows[:, block] - mean[block]).square().sum(dim=2).mean(dim=0)
-
-    each_block(measure, len(mean), 8 * rows.shape[0] * rows.shape[2], rows.device)
-    return radii.max().item()

@@ -399,6 +399,13 @@ def test_states_of_both_kinds_merge(counts):
     np.testing.assert_array_equal(first.mahalanobis(test), before)
 
 
+def test_low_rank_factors_are_smaller_than_the_samples():
+    gaussian = PatchGaussian(calibration=None).fit(make_embeddings(5, n_features=50))
+    whitening = gaussian._whitening(torch.device("cpu"), torch.float32)
+    assert np.shares_memory(whitening.samples.numpy(), gaussian.samples_)
+    assert whitening.inverses.shape == (12, 5, 5)
+
+
 def test_low_rank_pickles_keep_scores_bit_for_bit():
     train, test = make_embeddings(4), make_embeddings(5, seed=1)
     gaussian = PatchGaussian().fit(train)
