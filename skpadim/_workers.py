@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-import tempfile
 import threading
 import traceback
 import uuid
 import warnings
-import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
-from typing import Any, TypeVar
+from contextlib import closing
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -26,12 +24,11 @@ import torch
 from tqdm.auto import tqdm
 
 from skpadim._freed_memory import freed_memory_kept
+from skpadim._outcomes import Outcome, folder_for_results, outcome_in_file
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
 
-# Results above this many bytes wait for their turn in a file.
-_MAX_WAITING_BYTES = 2**20
 # A model up to this size is sent to Dask's workers again and again.
 _MAX_BYTES_WITH_TASKS = 2**25
 # So many times in a row may all workers be lost without a single chunk done.
@@ -54,8 +51,9 @@ def map_chunks(
 ) -> Iterator[Result]:
     """Yield ``work(model, *chunk)`` for each chunk, in order.
 
-    Results that arrive before their turn wait in temporary files, so that there are never more
-    than two in memory: the one that the caller has, and one that is arriving.
+    Results come back, and wait for their turn, in temporary files, so that there are never more
+    than two in memory: the one that the caller has, and one that is arriving. Workers on other
+    machines, which cannot write there, send them.
 
     Parameters
     ----------
@@ -86,6 +84,7 @@ def map_chunks(
     n_images = sum(len(images) for images, *_ in chunks)
     with (
         closing(shipment),
+        folder_for_results() as folder,
         tqdm(
             total=n_images, desc=description, unit="image", disable=None if description else True
         ) as progress,
@@ -97,14 +96,14 @@ def map_chunks(
                 sent = sent or _send_ahead(shipment)
             except Exception as error:  # of the engine
                 loss, batch = error, []
-            with closing(_outcomes(work, sent, batch, n_jobs)) as outcomes:
+            with closing(_outcomes(work, sent, batch, folder, n_jobs)) as outcomes:
                 while delivered < len(batch):
                     try:
                         outcome = next(outcomes)
                     except Exception as error:  # of the engine: those of the work are outcomes
                         loss = error
                         break
-                    if not isinstance(outcome, _Outcome):  # as Dask's cancelled tasks give
+                    if not isinstance(outcome, Outcome):  # as Dask's cancelled tasks give
                         loss = outcome
                         break
                     yield outcome.get()
@@ -128,7 +127,7 @@ def map_chunks(
             )
 
 
-def _outcomes(work, sent, chunks, n_jobs):
+def _outcomes(work, sent, chunks, folder, n_jobs):
     """Outcomes of all chunks, in order, as they come in."""
     settings = {"n_jobs": n_jobs, "batch_size": 1}
     try:
@@ -137,9 +136,8 @@ def _outcomes(work, sent, chunks, n_jobs):
         parallel = joblib.Parallel(**settings)
     n_threads = torch.get_num_threads()
     share = max(1, n_threads // count_workers(n_jobs))
-    outcomes = iter(
-        parallel(joblib.delayed(_run)(work, sent, chunk, _process(), share) for chunk in chunks)
-    )
+    parent = _Parent(_process(), share, folder)
+    outcomes = iter(parallel(joblib.delayed(_run)(work, sent, chunk, parent) for chunk in chunks))
     try:
         while True:  # "yield from" would close them, with a warning
             yield next(outcomes)
@@ -172,15 +170,35 @@ def _send_ahead(shipment):
     return sent
 
 
-def _run(work, shipment, chunk, parent, share_of_threads):
+class _Parent(NamedTuple):
+    """What a worker is told about the process that asked.
+
+    Attributes
+    ----------
+    process : tuple
+        Tells it from others.
+    share_of_threads : int
+        For workers that are its threads; to processes their engine gives a share of the cores.
+    folder : str
+        Where it looks for results.
+    """
+
+    process: tuple
+    share_of_threads: int
+    folder: str
+
+
+def _run(work, shipment, chunk, parent):
     """Work on one chunk, in the worker."""
-    if _process() == parent:  # a thread; to processes their engine gives a share of the cores
-        torch.set_num_threads(share_of_threads)
+    is_thread = _process() == parent.process
+    if is_thread:
+        torch.set_num_threads(parent.share_of_threads)
     try:
         with freed_memory_kept():
-            return _Outcome(work(shipment.open(), *chunk))
+            result = work(shipment.open(), *chunk)
+            return Outcome(result) if is_thread else outcome_in_file(result, parent.folder)
     except Exception as error:
-        return _Outcome(error=error, where=traceback.format_exc())
+        return Outcome(error=error, where=traceback.format_exc())
 
 
 # Tells processes apart, on whatever machines they are.
@@ -225,54 +243,3 @@ class _Shipment:
 
 _opened: dict[str, Any] = {}
 _opening = threading.Lock()
-
-
-class _Outcome:
-    """What a chunk has given, or the error that it has raised."""
-
-    def __init__(self, result: Any = None, error: Exception | None = None, where: str = ""):
-        self._result, self._error, self._where = result, error, where
-
-    def get(self):
-        """The result; raises the error."""
-        if self._error is not None:
-            raise self._error from _WorkerError(self._where)
-        return self._result
-
-    def __reduce__(self):
-        return _arrive, (pickle.dumps(vars(self), protocol=5),)
-
-
-class _WaitingOutcome(_Outcome):
-    """An outcome that waits in a temporary file, from its arrival until it is asked for."""
-
-    def __init__(self, pickled):
-        with tempfile.NamedTemporaryFile(prefix="skpadim-", delete=False) as file:
-            self._remove = weakref.finalize(self, _remove, file.name)
-            file.write(pickled)
-        self._path = file.name
-
-    def get(self):
-        with open(self._path, "rb") as file:
-            outcome = _Outcome(*pickle.load(file).values())
-        self._remove()
-        return outcome.get()
-
-
-class _WorkerError(Exception):
-    """Where in a worker an error was raised: its traceback, as text."""
-
-    def __str__(self):
-        return f"\n\n{self.args[0]}"
-
-
-def _arrive(pickled):
-    """An outcome in the process that asked for it."""
-    if len(pickled) > _MAX_WAITING_BYTES:
-        return _WaitingOutcome(pickled)
-    return _Outcome(*pickle.loads(pickled).values())
-
-
-def _remove(path):
-    with suppress(FileNotFoundError):
-        os.remove(path)

@@ -8,6 +8,7 @@ import tempfile
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,16 @@ def make(request, make_detector, monkeypatch):
 @pytest.fixture
 def make_small(make_detector):
     return lambda **parameters: make_detector(**{**RESNET, "batch_size": 4, **parameters})
+
+
+@pytest.fixture(params=["disk in common", "other machines"])
+def results_folder(request, tmp_path, monkeypatch):
+    """Temporary files for both ways in which results come back, as a glob of what waits there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if request.param == "disk in common":
+        return lambda: list(tmp_path.glob("skpadim-*/*"))
+    monkeypatch.setattr("skpadim._workers.folder_for_results", lambda: nullcontext("/not/there"))
+    return lambda: list(tmp_path.glob("skpadim-*"))
 
 
 def same_model(one, other, X, rtol=1e-6):
@@ -211,20 +222,20 @@ def test_a_model_is_unpickled_once_by_each_process(numbered, tmp_path):
     assert used <= set(map(int, arrived))
 
 
-def test_results_wait_in_files_and_leave_none(numbered, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_results_wait_in_files_and_leave_none(numbered, tmp_path, results_folder):
     size = 8 * 2**20
     chunks = map_chunks(large_result, size, split_images(numbered, 1), n_jobs=2)
     tracemalloc.start()
     try:
         for number, chunk in enumerate(chunks):
             assert (chunk == number).all()
+            chunk[:] = 255  # it may be written to
             del chunk
             if number == 0:
                 deadline = time.monotonic() + 60
-                while len(list(tmp_path.glob("skpadim-*"))) < 9 and time.monotonic() < deadline:
+                while len(results_folder()) < 9 and time.monotonic() < deadline:
                     time.sleep(0.05)
-                assert len(list(tmp_path.glob("skpadim-*"))) == 9
+                assert len(results_folder()) == 9
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -232,8 +243,7 @@ def test_results_wait_in_files_and_leave_none(numbered, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("skpadim-*"))
 
 
-def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, results_folder):
     chunks = map_chunks(large_result, 2**21, split_images(numbered, 1), n_jobs=2)
     next(chunks)
     chunks.close()
@@ -305,7 +315,7 @@ def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
 
 @on_dask
 @pytest.mark.parametrize("make", ["embeddings fit", "moments only"], indirect=True)
-def test_the_model_is_that_of_one_process(client, make, parts, good):
+def test_the_model_is_that_of_one_process(client, make, parts, good, results_folder):
     alone = make().fit(good)
     with parallel_config("dask"):
         same_model(make().fit(good), alone, parts.data)
