@@ -300,7 +300,8 @@ class PatchEmbedder(
         output = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
         if output == "torch":
             return self.embed_all(Images(X))
-        return self.embed_all(Images(X), device=torch.device("cpu")).numpy()
+        images = Images(X)
+        return self.embed_all(images, out=self.new_embeddings(len(images), "cpu")).numpy()
 
     def fit_transform(self, X, y=None):
         """Fit, then embed the same images (see :meth:`transform`).
@@ -355,7 +356,9 @@ class PatchEmbedder(
         check_is_fitted(self)
         return fit_to_size(images, self._image_size, self.input_size_)
 
-    def new_embeddings(self, n_images: int, device: torch.device | None = None) -> torch.Tensor:
+    def new_embeddings(
+        self, n_images: int, device: torch.device | str | None = None
+    ) -> torch.Tensor:
         """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
         device = device or resolve_device(self.device, fall_back=True)
         return empty((n_images, *self.grid_, self.n_features_out_), device=device)
@@ -364,7 +367,7 @@ class PatchEmbedder(
         self,
         images: Images,
         description: str = "Embedding",
-        device: torch.device | None = None,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Embeddings (n_samples, height, width, n_features) of all images, in one tensor.
 
@@ -373,23 +376,22 @@ class PatchEmbedder(
         images : Images
         description : str, default="Embedding"
             Of the progress bar.
-        device : torch.device, default=None
-            Where to put them; by default where they are computed.
+        out : tensor of shape (n_samples, height, width, n_features), default=None
+            Where to write them, on any device; by default new memory where they are computed.
 
         Returns
         -------
         embeddings : tensor of shape (n_samples, height, width, n_features), float32
         """
-        embeddings = self.new_embeddings(len(images), device)
+        device = resolve_device(self.device, fall_back=True)
+        out = self.new_embeddings(len(images), device) if out is None else out
+        there = out if out.device == device else None
         filled = 0
-        if embeddings.device == resolve_device(self.device, fall_back=True):
-            for _ in self.iter_embeddings(images, description, out=embeddings):
-                pass
-            return embeddings
-        for batch in self.iter_embeddings(images, description):
-            embeddings[filled : filled + len(batch)] = batch
+        for batch in self.iter_embeddings(images, description, out=there):
+            if there is None:
+                out[filled : filled + len(batch)] = batch
             filled += len(batch)
-        return embeddings
+        return out
 
     def iter_embeddings(
         self, images: Images, description: str = "Embedding", out: torch.Tensor | None = None

@@ -16,7 +16,6 @@ from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
 from skpadim._images import Images
-from skpadim._large_tensors import empty
 from skpadim._leave_out import TrainingDistances, low_rank_training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
@@ -29,6 +28,7 @@ from skpadim._scoring import (
     scores_of_distances,
     split_images,
 )
+from skpadim._shared_rows import SharedRows
 from skpadim._workers import count_workers, map_chunks
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
@@ -78,17 +78,16 @@ def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learne
             return _stream_moments(embedder, images, "Fitting")
         embeddings, digests = _embed(embedder, images, "Fitting")
         return Learned(state_of(embeddings, "auto"), digests, embeddings)
-    size = (chunk_size if is_kept else part_size)(images, embedder, n_workers)
+    if is_kept:
+        embeddings, digests = _embed_by_workers(embedder, images, n_jobs)
+        return Learned(state_of(embeddings, "auto"), digests, embeddings)
     parts = map_chunks(
-        _embed_as_arrays if is_kept else _learn_part,
+        _learn_part,
         embedder,
-        split_images(images, size),
+        split_images(images, part_size(images, embedder, n_workers)),
         n_jobs=n_jobs,
         description="Fitting" if embedder.verbose else None,
     )
-    if is_kept:
-        embeddings, digests = _gather(parts, n_images)
-        return Learned(state_of(embeddings, "auto"), digests, embeddings)
     state, digests = None, []
     for part in parts:
         state = _add(state, part.state)
@@ -187,23 +186,38 @@ def _embed(embedder, images, description):
     return flat(embedder.embed_all(images, description)), image_digests(images.items)
 
 
-def _embed_as_arrays(embedder, images):
-    embeddings, digests = _embed(embedder, images, "")
-    return embeddings.numpy(force=True), digests
+def _embed_by_workers(embedder, images, n_jobs):
+    """As :func:`_embed`; workers of this machine write the embeddings where they belong."""
+    shape = (len(images), *embedder.grid_, embedder.n_features_out_)
+    # Not those that become the state, and are kept with the model.
+    with SharedRows(shape, in_common=len(images) > embedder.n_features_out_) as shared:
+        size = chunk_size(images, embedder, count_workers(n_jobs))
+        parts = map_chunks(
+            _embed_rows,
+            embedder,
+            [
+                (part, shared, number * size)
+                for number, (part,) in enumerate(split_images(images, size))
+            ],
+            n_jobs=n_jobs,
+            description="Fitting" if embedder.verbose else None,
+        )
+        digests, filled = [], 0
+        for embeddings, part_digests in parts:
+            if embeddings is not None:
+                shared.tensor[filled : filled + len(part_digests)] = torch.as_tensor(embeddings)
+            filled += len(part_digests)
+            digests.append(part_digests)
+            del embeddings  # before the next ones arrive
+    return flat(shared.tensor), np.concatenate(digests)
 
 
-def _gather(parts, n_images):
-    """Embeddings and digests of all images from those of parts of them."""
-    embeddings, digests = None, []
-    filled = 0
-    for part, part_digests in parts:
-        part = torch.as_tensor(part)
-        if embeddings is None:
-            embeddings = empty((n_images, *part.shape[1:]))
-        embeddings[filled : filled + len(part)] = part
-        filled += len(part)
-        digests.append(part_digests)
-    return embeddings, np.concatenate(digests)
+def _embed_rows(embedder, images, shared, start):
+    """Write the embeddings of a chunk, or return them where they cannot be written."""
+    digests = image_digests(images.items)
+    rows = shared.rows(start, start + len(images))
+    embeddings = embedder.embed_all(images, "", out=rows)
+    return (embeddings.numpy(force=True) if rows is None else None), digests
 
 
 def _learn_part(embedder, images):

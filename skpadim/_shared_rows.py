@@ -1,0 +1,92 @@
+"""A tensor whose rows the processes of a machine fill together, without sending them."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from skpadim._large_tensors import empty
+
+
+class SharedRows:
+    """A float32 tensor that workers write rows of, in memory that they and this process map.
+
+    Sent to another process it arrives without the tensor, and finds the memory by its process. A
+    context: up to its end others find it. The tensor stays. Nothing of it has a name in a file
+    system, so nothing is left over whatever becomes of the processes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    in_common : bool, default=True
+        False for a tensor that only threads of this process can write. So it is, too, where the
+        system has no such memory (elsewhere than on Linux), or not as much.
+
+    Attributes
+    ----------
+    tensor : tensor or None
+        All rows; None in other processes.
+    """
+
+    def __init__(self, shape: tuple[int, ...], in_common: bool = True):
+        self.shape = tuple(shape)
+        self._descriptor = _reserve(4 * math.prod(shape)) if in_common else None
+        if self._descriptor is None:
+            self._path = self._identity = None
+            self.tensor = empty(shape)
+        else:
+            self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+            self._identity = _identity(self._descriptor)
+            self.tensor = self._map()
+
+    def rows(self, start: int, stop: int) -> torch.Tensor | None:
+        """Rows to write; None in a process that has no access to them."""
+        tensor = self._map() if self.tensor is None else self.tensor
+        return None if tensor is None else tensor[start:stop]
+
+    def _map(self):
+        if self._path is None:
+            return None
+        with suppress(OSError), open(self._path, "r+b") as file:
+            # On another machine, or in a container, the path may lead to something else.
+            if _identity(file.fileno()) == self._identity:
+                array = np.memmap(file, dtype=np.float32, mode="r+", shape=self.shape)
+                return torch.from_numpy(array)
+        return None
+
+    def __getstate__(self):
+        return {**vars(self), "tensor": None, "_descriptor": None}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _reserve(n_bytes):
+    """Descriptor of memory of its own, or None."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    with suppress(OSError):
+        descriptor = os.memfd_create("skpadim")
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)  # else writing might find too little
+            return descriptor
+        except OSError:
+            os.close(descriptor)
+    return None
+
+
+def _identity(descriptor):
+    """Tells an open file from any other, of other machines too."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        machine = file.read()
+    status = os.fstat(descriptor)
+    return machine, status.st_dev, status.st_ino, status.st_size
