@@ -108,6 +108,8 @@ def whitening_of(
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
         return Whitening(state.mean.to(exact), strips)
     mean = state.mean
+    if _largest_mean_squared_norm(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
+        exact = torch.float64
     inverses = kernel_inverses(state.rows, mean, regularization, exact)
     return LowRankWhitening(state.rows, mean, inverses, regularization)
 
@@ -167,27 +169,24 @@ def kernel_inverses(
     mean : tensor of shape (n_positions, n_features), float64
     regularization : float
     dtype : torch.dtype
-        What the products with the inverses shall be computed in, if it has enough digits.
+        Of the result; it is computed in float64.
 
     Returns
     -------
-    inverses : tensor of shape (n_positions, n_samples, n_samples), of `dtype` or float64
+    inverses : tensor of shape (n_positions, n_samples, n_samples)
     """
     n_samples, n_positions, n_features = rows.shape
-    inverses = empty((n_positions, n_samples, n_samples), torch.float64, rows.device)
-    squared_radii = mean.new_empty(n_positions)  # mean square distance of samples to their mean
+    inverses = empty((n_positions, n_samples, n_samples), dtype, rows.device)
     identity = torch.eye(n_samples, dtype=torch.float64, device=rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
         centred = centred_samples(rows, mean, block)
-        squared_radii[block] = mean_squared_norms(centred)
         factors = kernel_cholesky(centred, ridge, regularization)
         inverses[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
 
     each_block(invert, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
-    too_few_digits = squared_radii.max().item() > _MAX_FLOAT32_RATIO * regularization
-    return inverses if too_few_digits else inverses.to(dtype)
+    return inverses
 
 
 def mahalanobis_distances(
@@ -317,3 +316,14 @@ def _not_positive_definite(regularization):
         f"that depend on each other, for regularization={regularization!r}. Use a larger "
         "regularization."
     )
+
+
+def _largest_mean_squared_norm(rows, mean):
+    """Of all positions the largest :func:`mean_squared_norms`."""
+    squared_norms = mean.new_empty(len(mean))
+
+    def measure(block):
+        squared_norms[block] = mean_squared_norms(centred_samples(rows, mean, block))
+
+    each_block(measure, len(mean), 8 * rows.shape[0] * rows.shape[2], rows.device)
+    return squared_norms.max().item()

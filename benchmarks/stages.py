@@ -1,0 +1,161 @@
+"""Where the time of a score and of a fit goes, stage by stage.
+
+Usage: python benchmarks/stages.py [--runs 5] [--images 64] [--fit-images 200]
+
+resnet18, 256 x 256, float32, random weights, images already decoded, on the CPU. Clocks are put
+around the layers of the network and around the functions that the other stages are made of; what
+none of them has seen is "the rest". Operations are those of a plain convolution, also where
+Winograd's needs fewer. The peak is that of a product of matrices of 2048 x 2048, the best of the
+runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+from _limits import matrix_product
+from _setting import print_setting
+from _timing import parse_arguments, print_header, print_row
+
+import skpadim._learning
+import skpadim._scoring
+from skpadim import PadimDetector, PatchEmbedder
+from skpadim._leave_out import TrainingDistances
+from skpadim._mahalanobis import Whitening
+from skpadim.backbones._winograd import WinogradConv2d
+
+SIZE = 256
+STAGES = (
+    (PatchEmbedder, "fit", "building the network"),
+    (skpadim._learning, "state_of", "means and scatters"),
+    (TrainingDistances, "distances", "leave-one-out distances"),
+    (Whitening, "distances", "distances"),
+    (skpadim._scoring, "anomaly_maps", "maps"),
+    (PatchEmbedder, "_join", "joining the layers' maps"),
+)
+
+
+class Clocks:
+    """Seconds and operations by stage."""
+
+    def __init__(self):
+        self.seconds = defaultdict(float)
+        self.operations = defaultdict(float)
+
+    def around(self, function, stage):
+        """Return the function with a clock for the stage around it."""
+        def timed(*arguments, **options):
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[stage] += time.perf_counter() - start
+
+        return timed
+
+    def watch(self, network):
+        """Put clocks around the layers of a network."""
+        for layer in network.modules():
+            stage = name_of(layer)
+            if stage is not None:
+                layer.forward = self.around(layer.forward, stage)
+                if hasattr(layer, "kernel_size") and hasattr(layer, "in_channels"):
+                    layer.register_forward_hook(self._count)
+        return network
+
+    def _count(self, layer, _inputs, output):
+        n_multiplications = output.numel() * layer.in_channels * np.prod(layer.kernel_size)
+        self.operations[name_of(layer)] += 2 * n_multiplications
+
+
+def name_of(layer):
+    if isinstance(layer, WinogradConv2d):
+        return "convolutions by Winograd"
+    if isinstance(layer, torch.nn.Conv2d):
+        height, width = layer.kernel_size
+        return f"convolutions {height} x {width}, stride {layer.stride[0]}"
+    if isinstance(layer, torch.nn.MaxPool2d | torch.nn.ReLU):
+        return "pooling and rectification"
+    return None
+
+
+@contextmanager
+def clocks_running():
+    clocks, make_ready = Clocks(), PatchEmbedder._network_on
+
+    def watched(embedder, *arguments):
+        is_new = not embedder._ready
+        network, *constants = make_ready(embedder, *arguments)
+        if is_new:
+            clocks.watch(network)
+        return (network, *constants)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(PatchEmbedder, "_network_on", watched))
+        for owner, name, stage in STAGES:
+            timed = clocks.around(getattr(owner, name), stage)
+            stack.enter_context(mock.patch.object(owner, name, timed))
+        yield clocks
+
+
+def print_stages(title, work, n_images, runs, clocks, peak):
+    """Table of one work: milliseconds an image, share of the whole, and rate of arithmetic."""
+    work()  # loads, warms up
+    clocks.seconds.clear()
+    clocks.operations.clear()
+    start = time.perf_counter()
+    for _ in range(runs):
+        work()
+    whole = time.perf_counter() - start
+    stages = sorted(clocks.seconds.items(), key=lambda item: -item[1])
+    print(f"\n{title}, mean of {runs} runs")
+    print_header("stage", "ms an image", "share", "GFLOP/s", "of the peak")
+    for stage, seconds in [*stages, ("the rest", whole - sum(clocks.seconds.values()))]:
+        rate = clocks.operations[stage] / seconds if stage in clocks.operations else None
+        print_row(
+            stage,
+            f"{seconds / (runs * n_images) * 1e3:.2f}",
+            f"{seconds / whole:.1%}",
+            "" if rate is None else f"{rate / 1e9:.0f}",
+            "" if rate is None else f"{rate / peak:.0%}",
+        )
+    print_row("all", f"{whole / (runs * n_images) * 1e3:.2f}", "100.0%", "", "")
+
+
+def main():
+    options = parse_arguments(__doc__, runs=5, images=64, fit_images=200)
+    print_setting("skpadim", "torchvision")
+    work, n_operations = matrix_product(torch.float32, "cpu", 2048)
+    peak = n_operations / min(seconds_of(work) for _ in range(options.runs + 1))
+    print(f"peak: {peak / 1e9:.0f} GFLOP/s")
+    n_images = max(options.images, options.fit_images)
+    images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
+    some, of_fit = images[: options.images], images[: options.fit_images]
+    with clocks_running() as clocks:
+        detector = PadimDetector(
+            "resnet18", weights=None, crop_size=None, device="cpu", random_state=0
+        )
+        fitted = detector.fit(of_fit)
+        works = (
+            ("score in batches of 32", lambda: fitted.score_samples(some), len(some)),
+            ("score of one image", lambda: fitted.score_samples(some[:1]), 1),
+            ("fit", lambda: detector.fit(of_fit), len(of_fit)),
+        )
+        for title, work, n in works:
+            runs = options.runs if n > 1 else 20 * options.runs
+            print_stages(title, work, n, runs, clocks, peak)
+
+
+def seconds_of(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
