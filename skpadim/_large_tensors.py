@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-# torch's own types of numbers whose memory NumPy must get under another name.
-_NUMPY_NAMES = {torch.bfloat16: "int16"}
+# Where torch's own tensors begin: at a multiple of a line of the caches.
+_ALIGNMENT = 64
 
 
 def empty(
@@ -34,5 +35,7 @@ def empty(
     """
     if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    name = _NUMPY_NAMES.get(dtype) or str(dtype).removeprefix("torch.")
-    return torch.from_numpy(np.empty(tuple(shape), dtype=name)).view(dtype)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(memory[start : start + n_bytes]).view(dtype).view(*shape)

@@ -16,5 +16,6 @@ def test_empty_is_like_torchs(dtype, device):
     assert (tensor.shape, tensor.dtype) == (expected.shape, expected.dtype)
     assert tensor.device.type == device
     assert tensor.is_contiguous()
+    assert tensor.data_ptr() % 64 == 0  # vector instructions read whole lines of the caches
     tensor.fill_(1.5)  # it is there, and may be written
     assert tensor.sum() == 36
