@@ -49,6 +49,7 @@ class Clocks:
 
     def around(self, function, stage):
         """Return the function with a clock for the stage around it."""
+
         def timed(*arguments, **options):
             start = time.perf_counter()
             try:

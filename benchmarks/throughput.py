@@ -126,7 +126,7 @@ def main():
     fit_images, fit_tensors = images[: options.fit_images], tensors[: options.fit_images]
     images, tensors = images[: options.images], tensors[: options.images]
 
-    ours = [(precision, fit_ours(images, precision)) for precision in options.precisions]
+    ours = [(precision, fit_ours(fit_images, precision)) for precision in options.precisions]
     theirs = fit_anomalib(tensors)
     openvino = OpenVinoPadim(theirs, tensors[:1])
     seconds = measure_scoring(ours, theirs, openvino, images, tensors, options.runs)

@@ -18,6 +18,9 @@ from skpadim._moments import Moments, Samples
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
+# Up to this size the products of the factors with the samples are kept: one image at a time is
+# then scored in a third of the time. Larger ones would take longer to write than they save.
+_MAX_PRODUCT_BYTES = 2**29
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
 # many and none lower than that: one image at a time waits for the memory that factors are read
 # from. Flatter strips leave out more zeros, and their products are too small to be quick.
@@ -54,34 +57,34 @@ class LowRankWhitening:
     """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, exactly.
 
     With centred samples X (n x D), ``Σ = XᵀX / (n - 1) + λ I``. By the Woodbury identity
-    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I = L Lᵀ``. The product ``L⁻¹ X`` is
-    not kept: it would be as large as the samples, or twice that, beside them.
+    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I = L Lᵀ``.
 
     Attributes
     ----------
-    samples : tensor of shape (n_samples, n_positions, n_features)
-        Those of the state, not centred.
     mean : tensor of shape (n_positions, n_features), float64
-    inverses : tensor of shape (n_positions, n_samples, n_samples)
-        L⁻¹. Their dtype is that of the products.
+    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
+        ``L⁻¹ X``, or ``L⁻¹`` alone if there are `samples`. Their dtype is that of the products.
     regularization : float
+    samples : tensor of shape (n_samples, n_positions, n_features) or None
+        Those of the state, not centred.
     """
 
-    samples: torch.Tensor
     mean: torch.Tensor
-    inverses: torch.Tensor
+    factors: torch.Tensor
     regularization: float
+    samples: torch.Tensor | None
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
         return low_rank_distances(
-            embeddings, self.samples, self.mean, self.inverses, self.regularization
+            embeddings, self.mean, self.factors, self.regularization, self.samples
         )
 
     def to(self, device: torch.device) -> LowRankWhitening:
         """Return the same factors on another device."""
-        tensors = (tensor.to(device) for tensor in (self.samples, self.mean, self.inverses))
-        return LowRankWhitening(*tensors, self.regularization)
+        mean, factors = self.mean.to(device), self.factors.to(device)
+        samples = None if self.samples is None else self.samples.to(device)
+        return LowRankWhitening(mean, factors, self.regularization, samples)
 
 
 def whitening_of(
@@ -110,8 +113,9 @@ def whitening_of(
     mean = state.mean
     if _largest_mean_squared_norm(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
         exact = torch.float64
-    inverses = kernel_inverses(state.rows, mean, regularization, exact)
-    return LowRankWhitening(state.rows, mean, inverses, regularization)
+    is_small = state.rows.numel() * exact.itemsize <= _MAX_PRODUCT_BYTES
+    factors = low_rank_factors(state.rows, mean, regularization, exact, with_samples=is_small)
+    return LowRankWhitening(mean, factors, regularization, None if is_small else state.rows)
 
 
 def whitening_strips(
@@ -158,10 +162,15 @@ def whitening_strips(
     return strips
 
 
-def kernel_inverses(
-    rows: torch.Tensor, mean: torch.Tensor, regularization: float, dtype: torch.dtype
+def low_rank_factors(
+    rows: torch.Tensor,
+    mean: torch.Tensor,
+    regularization: float,
+    dtype: torch.dtype,
+    *,
+    with_samples: bool,
 ) -> torch.Tensor:
-    """``L⁻¹`` of :class:`LowRankWhitening`.
+    """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`.
 
     Parameters
     ----------
@@ -169,24 +178,31 @@ def kernel_inverses(
     mean : tensor of shape (n_positions, n_features), float64
     regularization : float
     dtype : torch.dtype
-        Of the result; it is computed in float64.
+        Of the result; the Gram matrices and their factors are float64.
+    with_samples : bool
+        Multiply by the centred samples X.
 
     Returns
     -------
-    inverses : tensor of shape (n_positions, n_samples, n_samples)
+    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
     """
     n_samples, n_positions, n_features = rows.shape
-    inverses = empty((n_positions, n_samples, n_samples), dtype, rows.device)
+    n_columns = n_features if with_samples else n_samples
+    result = empty((n_positions, n_samples, n_columns), dtype, rows.device)
     identity = torch.eye(n_samples, dtype=torch.float64, device=rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
         centred = centred_samples(rows, mean, block)
         factors = kernel_cholesky(centred, ridge, regularization)
-        inverses[block] = torch.linalg.solve_triangular(factors, identity, upper=False)
+        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+        if with_samples:
+            torch.bmm(inverses.to(dtype), centred.to(dtype), out=result[block])
+        else:
+            result[block] = inverses
 
     each_block(invert, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
-    return inverses
+    return result
 
 
 def mahalanobis_distances(
@@ -228,20 +244,20 @@ def mahalanobis_distances(
 
 def low_rank_distances(
     embeddings: torch.Tensor,
-    samples: torch.Tensor,
     mean: torch.Tensor,
-    inverses: torch.Tensor,
+    factors: torch.Tensor,
     regularization: float,
+    samples: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Distances of embeddings; for the parameters see :class:`LowRankWhitening`.
 
     Parameters
     ----------
     embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-    samples : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features), float64
-    inverses : tensor of shape (n_positions, n_samples, n_samples)
+    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
     regularization : float
+    samples : tensor of shape (n_samples, n_positions, n_features), default=None
 
     Returns
     -------
@@ -249,17 +265,23 @@ def low_rank_distances(
     """
     n_embeddings, n_positions, n_features = embeddings.shape
     distances = embeddings.new_empty((n_embeddings, n_positions))
-    dtype, mean = inverses.dtype, mean.to(inverses.dtype)
+    dtype, mean = factors.dtype, mean.to(factors.dtype)
 
     def measure(block):
         difference = centred_samples(embeddings, mean, block, dtype).mT
-        products = torch.bmm(centred_samples(samples, mean, block, dtype), difference)
-        projected = torch.bmm(inverses[block], products)
+        products = difference
+        if samples is not None:
+            products = torch.bmm(centred_samples(samples, mean, block, dtype), difference)
+        projected = torch.bmm(factors[block], products)
         squared = difference.square().sum(dim=1) - projected.square().sum(dim=1)
         distances[:, block] = (squared / regularization).clamp_(min=0).sqrt().T
 
-    n_rows = n_embeddings + len(samples)
-    each_block(measure, n_positions, 8 * n_rows * n_features, embeddings.device)
+    n_rows = n_embeddings + factors.shape[1]
+    # Samples are converted and centred block by block, which torch does on one core.
+    is_threaded = samples is not None
+    each_block(
+        measure, n_positions, 8 * n_rows * n_features, embeddings.device, threads=is_threaded
+    )
     return distances
 
 

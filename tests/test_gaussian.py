@@ -399,11 +399,17 @@ def test_states_of_both_kinds_merge(counts):
     np.testing.assert_array_equal(first.mahalanobis(test), before)
 
 
-def test_low_rank_factors_are_smaller_than_the_samples():
-    gaussian = PatchGaussian(calibration=None).fit(make_embeddings(5, n_features=50))
+def test_large_products_with_the_samples_are_not_kept(monkeypatch):
+    train, test = make_embeddings(5, n_features=50), make_embeddings(4, n_features=50, seed=1)
+    kept = PatchGaussian(calibration=None).fit(train)
+    expected = kept.mahalanobis(test)
+    assert kept._whitening(torch.device("cpu"), torch.float32).samples is None
+    monkeypatch.setattr("skpadim._mahalanobis._MAX_PRODUCT_BYTES", 1)
+    gaussian = PatchGaussian(calibration=None).fit(train)
+    np.testing.assert_allclose(gaussian.mahalanobis(test), expected, rtol=1e-5)
     whitening = gaussian._whitening(torch.device("cpu"), torch.float32)
     assert np.shares_memory(whitening.samples.numpy(), gaussian.samples_)
-    assert whitening.inverses.shape == (12, 5, 5)
+    assert whitening.factors.shape == (12, 5, 5)
 
 
 def test_low_rank_pickles_keep_scores_bit_for_bit():
