@@ -1,10 +1,10 @@
 """A tensor that several processes fill."""
 
 import errno
-import multiprocessing
 import os
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -21,20 +21,28 @@ def arrive(shared):
     return pickle.loads(pickle.dumps(shared))
 
 
-def fill(shared, number):
-    rows = shared.rows(2 * number, 2 * number + 2)
-    rows.fill_(number)
-    return os.getpid()
+FILL = """
+import pickle, sys
+shared = pickle.load(sys.stdin.buffer)
+first, last = int(sys.argv[1]), int(sys.argv[2])
+shared.rows(first, last).fill_(first)
+"""
 
 
 @on_linux
 def test_processes_write_into_one_tensor():
-    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with SharedRows((8, 3, 1000)) as shared, ProcessPoolExecutor(2, spawn) as pool:
-        processes = list(pool.map(fill, [shared] * 4, range(4)))
-    assert os.getpid() not in processes
-    expected = torch.arange(4.0).repeat_interleave(2)[:, None, None].expand(8, 3, 1000)
-    assert torch.equal(shared.tensor, expected)
+    with SharedRows((8, 3, 1000)) as shared:
+        sent = pickle.dumps(shared)
+        processes = [
+            subprocess.Popen([sys.executable, "-c", FILL, first, last], stdin=subprocess.PIPE)
+            for first, last in ("25", "58")
+        ]
+        for process in processes:
+            process.communicate(sent)
+            assert process.returncode == 0
+    assert torch.equal(shared.tensor[:2], torch.zeros(2, 3, 1000))
+    assert torch.equal(shared.tensor[2:5], torch.full((3, 3, 1000), 2.0))
+    assert torch.equal(shared.tensor[5:], torch.full((3, 3, 1000), 5.0))
 
 
 @on_linux
