@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from _limits import matrix_product
 from _setting import print_setting
-from _timing import parse_arguments, print_header, print_row
+from _timing import alternate, parse_arguments, print_header, print_row
 
 import skpadim._learning
 import skpadim._scoring
@@ -132,7 +132,7 @@ def main():
     options = parse_arguments(__doc__, runs=5, images=64, fit_images=200)
     print_setting("skpadim", "torchvision")
     work, n_operations = matrix_product(torch.float32, "cpu", 2048)
-    peak = n_operations / min(seconds_of(work) for _ in range(options.runs + 1))
+    peak = n_operations / alternate({"product": work}, options.runs)["product"].min()
     print(f"peak: {peak / 1e9:.0f} GFLOP/s")
     n_images = max(options.images, options.fit_images)
     images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
@@ -150,12 +150,6 @@ def main():
         for title, work, n in works:
             runs = options.runs if n > 1 else 20 * options.runs
             print_stages(title, work, n, runs, clocks, peak)
-
-
-def seconds_of(work):
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

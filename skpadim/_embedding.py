@@ -384,13 +384,13 @@ class PatchEmbedder(
         embeddings : tensor of shape (n_samples, height, width, n_features), float32
         """
         device = resolve_device(self.device, fall_back=True)
+        in_place = out is None or out.device.type == device.type == "cpu"
         out = self.new_embeddings(len(images), device) if out is None else out
-        there = out if out.device == device else None
         filled = 0
-        for batch in self.iter_embeddings(images, description, out=there):
-            if there is None:
+        for batch in self.iter_embeddings(images, description, out=out if in_place else None):
+            if not in_place:
                 out[filled : filled + len(batch)] = batch
-            filled += len(batch)
+                filled += len(batch)
         return out
 
     def iter_embeddings(

@@ -18,8 +18,8 @@ from skpadim._moments import Moments, Samples
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
-# Up to this size the products of the factors with the samples are kept: one image at a time is
-# then scored in a third of the time. Larger ones would take longer to write than they save.
+# Up to this size the products of the factors with the samples are kept, for the sake of images that
+# are scored one at a time. Larger ones would take longer to write than they save.
 _MAX_PRODUCT_BYTES = 2**29
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
 # many and none lower than that: one image at a time waits for the memory that factors are read

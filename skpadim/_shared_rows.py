@@ -34,14 +34,17 @@ class SharedRows:
 
     def __init__(self, shape: tuple[int, ...], in_common: bool = True):
         self.shape = tuple(shape)
+        self.tensor = self._path = self._identity = None
         self._descriptor = _reserve(4 * math.prod(shape)) if in_common else None
-        if self._descriptor is None:
-            self._path = self._identity = None
+        if self._descriptor is not None:
+            with suppress(OSError):  # of a system without /proc, or that lets nobody look there
+                self._identity = _identity(self._descriptor)
+                self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+                self.tensor = self._map()
+        if self.tensor is None:
+            self.__exit__()
+            self._path = None
             self.tensor = empty(shape)
-        else:
-            self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-            self._identity = _identity(self._descriptor)
-            self.tensor = self._map()
 
     def rows(self, start: int, stop: int) -> torch.Tensor | None:
         """Rows to write; None in a process that has no access to them."""

@@ -112,7 +112,7 @@ def test_bfloat16_is_close_to_float32(images):
 
 @pytest.mark.parametrize("n_rows", [2, 3, 4, 5, 9])
 def test_batches_are_written_where_they_are_wanted(images, n_rows):
-    embedder = make_embedder(batch_size=2).fit()
+    embedder = make_embedder(batch_size=2, device="cpu").fit()
     expected = embedder.transform(images)
     out = embedder.new_embeddings(n_rows)
     found = []

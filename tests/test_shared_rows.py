@@ -71,11 +71,12 @@ def test_another_file_of_that_name_is_not_touched(tmp_path):
         assert arrived.rows(0, 2) is None
 
 
-def test_where_there_is_not_enough_it_is_plain_memory(monkeypatch):
+@pytest.mark.parametrize("refused", ["os.posix_fallocate", "skpadim._shared_rows._identity"])
+def test_where_there_is_none_or_not_enough_it_is_plain_memory(refused, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr(refused, refuse, raising=False)
     with SharedRows((8, 3)) as shared:
         shared.rows(2, 4).fill_(1)
         assert arrive(shared).rows(2, 4) is None
