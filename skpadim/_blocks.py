@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from skpadim._small_matrices import one_blas_thread
+
 # A block's temporaries stay in the caches of a CPU core; on a GPU they are large enough for its
 # batched kernels and small beside its memory.
-_BLOCK_BYTES = {"cpu": 4 * 2**20}
+_BLOCK_BYTES = {"cpu": 8 * 2**20}
 _GPU_BLOCK_BYTES = 512 * 2**20
 
 
@@ -45,9 +47,12 @@ def each_block(
             work(block)
         return
     try:
-        with ThreadPoolExecutor(
-            min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with (
+            one_blas_thread(),
+            ThreadPoolExecutor(
+                min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool,
+        ):
             for _ in pool.map(work, blocks):
                 pass  # raises what a block has raised
     finally:

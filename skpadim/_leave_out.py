@@ -14,13 +14,13 @@ from skpadim._blocks import each_block
 from skpadim._groups import rows_by_group_size
 from skpadim._mahalanobis import (
     centred_samples,
-    cholesky,
     kernel_cholesky,
     mahalanobis_distances,
     mean_squared_norms,
     whitening_strips,
 )
 from skpadim._moments import Moments, Samples
+from skpadim._small_matrices import cholesky, gram_matrices, inverse_factors
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.
@@ -116,7 +116,7 @@ def leave_group_out_distances(
         )
         rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
         shifted = rows + rows.sum(dim=1, keepdim=True) / rest
-        factors = cholesky(unchanged - torch.bmm(rows, rows.mT), regularization)
+        factors = cholesky(unchanged - gram_matrices(rows), regularization)
         changes = torch.linalg.solve_triangular(factors, torch.bmm(rows, shifted.mT), upper=False)
         squared = shifted.square().sum(dim=2) + changes.square().sum(dim=1)
         distances[:, block] = squared.sqrt().reshape(-1, n_rows).T.to(distances.dtype)
@@ -157,7 +157,6 @@ def low_rank_training_distances(
     """
     n, n_positions, n_features = state.rows.shape
     mean = state.mean
-    identity = torch.eye(n, dtype=torch.float64, device=mean.device)
     distances = state.rows.new_empty((n, n_positions))
     rows_of = (
         {1: np.arange(n)} if groups is None or not leave_one_out else rows_by_group_size(groups)
@@ -173,7 +172,7 @@ def low_rank_training_distances(
             dof = degrees_of_freedom[size]
             ridge = regularization * dof
             factors = kernel_cholesky(centred, ridge, regularization, lift)
-            inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+            inverses = inverse_factors(factors)
             ones = 1 / (n * (ridge + lift))
             if size == 1:
                 columns = inverses if len(rows) == n else inverses[:, :, rows]

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
 from skpadim._moments import Moments, Samples
+from skpadim._small_matrices import (
+    cholesky,
+    gram_matrices,
+    inverse_factors,
+    not_positive_definite,
+)
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
@@ -147,13 +152,12 @@ def whitening_strips(
         empty((n_positions, stop - start, stop), dtype, scatter.device)
         for start, stop in _strip_rows(n_features, scatter.device)
     ]
-    identity = torch.eye(n_features, dtype=torch.float64, device=scatter.device)
 
     def invert(block):
         covariance = scatter[block] / degrees_of_freedom
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = cholesky(covariance, regularization)
-        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+        inverses = inverse_factors(factors)
         for strip in strips:
             n_rows, stop = strip.shape[1:]
             strip[block] = inverses[:, stop - n_rows : stop, :stop]
@@ -189,13 +193,12 @@ def low_rank_factors(
     n_samples, n_positions, n_features = rows.shape
     n_columns = n_features if with_samples else n_samples
     result = empty((n_positions, n_samples, n_columns), dtype, rows.device)
-    identity = torch.eye(n_samples, dtype=torch.float64, device=rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
         centred = centred_samples(rows, mean, block)
         factors = kernel_cholesky(centred, ridge, regularization)
-        inverses = torch.linalg.solve_triangular(factors, identity, upper=False)
+        inverses = inverse_factors(factors)
         if with_samples:
             torch.bmm(inverses.to(dtype), centred.to(dtype), out=result[block])
         else:
@@ -316,28 +319,12 @@ def kernel_cholesky(
 ) -> torch.Tensor:
     """Cholesky factors of ``X Xᵀ + ridge I``, with `lift` added to the eigenvalue of the ones."""
     if regularization == 0:  # centred samples depend on each other, whatever rounding makes of it
-        raise _not_positive_definite(regularization)
-    kernel = torch.bmm(centred, centred.mT)
+        raise not_positive_definite(regularization)
+    kernel = gram_matrices(centred)
     kernel.diagonal(dim1=1, dim2=2).add_(ridge)
     if lift is not None:
         kernel += (lift / kernel.shape[1])[:, None, None]
     return cholesky(kernel, regularization)
-
-
-def cholesky(matrices: torch.Tensor, regularization: float) -> torch.Tensor:
-    """Cholesky factors, or an error that says what to do where there are none."""
-    factors, info = torch.linalg.cholesky_ex(matrices)
-    if info.any():
-        raise _not_positive_definite(regularization)
-    return factors
-
-
-def _not_positive_definite(regularization):
-    return np.linalg.LinAlgError(
-        "A covariance matrix is not positive definite: there are too few samples, or features "
-        f"that depend on each other, for regularization={regularization!r}. Use a larger "
-        "regularization."
-    )
 
 
 def _largest_mean_squared_norm(rows, mean):

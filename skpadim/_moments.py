@@ -15,6 +15,7 @@ import torch
 
 from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
+from skpadim._small_matrices import gram_matrices
 
 
 @dataclass
@@ -69,8 +70,10 @@ class Moments:
             shift = batch_mean - self.mean[block]
             rows[:, :n_samples] -= batch_mean[:, None]
             torch.mul(shift, rank_one, out=rows[:, n_samples])
-            # What was there before the first batch is not even read.
-            self.scatter[block].baddbmm_(rows.mT, rows, beta=int(self.count > 0))
+            if self.count:
+                self.scatter[block] += gram_matrices(rows.mT)
+            else:  # what was there before the first batch is not even read
+                gram_matrices(rows.mT, out=self.scatter[block])
             self.mean[block] += shift * (n_samples / total)
 
         each_block(add, n_positions, 8 * (n_samples + 1) * n_features, embeddings.device)

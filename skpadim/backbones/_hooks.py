@@ -124,6 +124,18 @@ def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Modu
     return folded if same else module
 
 
+def activate_in_place(module: nn.Module, images, names: Iterable[str]) -> None:
+    """Let activations overwrite what they are given, if no output on `images` changes by it."""
+    activations = [sub for sub in module.modules() if getattr(sub, "inplace", True) is False]
+    expected = run_to_layers(module, images, names)
+    for activation in activations:
+        activation.inplace = True
+    got = run_to_layers(module, images, names)
+    if not all(torch.equal(got[name], expected[name]) for name in got):
+        for activation in activations:
+            activation.inplace = False
+
+
 def replace_submodule(module: nn.Module, name: str, new: nn.Module) -> None:
     """Put another module in the place of a submodule, given its full name."""
     parent, _, child = name.rpartition(".")

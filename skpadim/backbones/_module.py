@@ -17,6 +17,7 @@ from skpadim.backbones._backbone import (
     Layer,
 )
 from skpadim.backbones._hooks import (
+    activate_in_place,
     cut_after,
     fold_batch_norms,
     replace_submodule,
@@ -72,10 +73,7 @@ class ModuleBackbone(Backbone):
         super().__init__()
         self.name = name or type(module).__name__
         self.mean, self.std, self.n_features = tuple(mean), tuple(std), n_features
-        self.module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-        for submodule in self.module.modules():
-            if getattr(submodule, "inplace", False):
-                submodule.inplace = False  # it would overwrite the output of the layer before it
+        self.module = frozen(copy.deepcopy(module).cpu())
         submodules = dict(layers) if isinstance(layers, Mapping) else {n: n for n in layers}
         self._check_submodules(submodules)
         self._probe(submodules)
@@ -92,7 +90,7 @@ class ModuleBackbone(Backbone):
 
     def cut(self, layers):
         """Return a copy without all that the chosen layers do not need."""
-        shorter = copy.deepcopy(self)
+        shorter = self.with_modules(copy.deepcopy(self._modules))
         shorter._submodules = {name: self._submodules[name] for name in layers}
         shorter.layers = {name: self.layers[name] for name in layers}
         shorter._cut_in_place()
@@ -103,10 +101,11 @@ class ModuleBackbone(Backbone):
         cut_after(self.module, images, self._submodules.values())
 
     def for_inference(self):
-        """Return a copy with batch norms folded, in channels-last layout."""
-        images = self._probe_images(SMALL_PROBE_SIZE)
-        folded = fold_batch_norms(self.module, images, self._submodules.values())
+        """Return a copy in channels-last layout, with batch norms folded and less new memory."""
+        images, names = self._probe_images(SMALL_PROBE_SIZE), self._submodules.values()
+        folded = fold_batch_norms(self.module, images, names)
         module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
+        activate_in_place(module, images, names)
         return self.with_modules({"module": module})
 
     def narrow(self, layer, channels):
@@ -178,6 +177,14 @@ class ModuleBackbone(Backbone):
         parameter = next(self.module.parameters(), torch.empty(0))
         images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
         return images.to(parameter.device)
+
+
+def frozen(module):
+    """The module, ready to have the outputs of its submodules taken; changed in place."""
+    for submodule in module.modules():
+        if getattr(submodule, "inplace", False):
+            submodule.inplace = False  # it would overwrite the output of the layer before it
+    return module.eval().requires_grad_(False)
 
 
 def is_channels_last(shape):

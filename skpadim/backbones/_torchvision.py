@@ -13,7 +13,7 @@ from torch import nn
 
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from skpadim.backbones._hooks import forward_hooks
-from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, is_channels_last
+from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, frozen, is_channels_last
 from skpadim.backbones._weights import fetch_weights, read_state_dict
 
 # The paper selects 100 features of resnet18 at random and 550 of wide_resnet50_2.
@@ -63,7 +63,7 @@ def _restore(cls, attributes, channels_last, state):
     backbone = cls.__new__(cls)
     Backbone.__init__(backbone)
     vars(backbone).update(attributes, _channels_last=channels_last)
-    backbone.module = _build(attributes["name"], "meta").eval().requires_grad_(False)
+    backbone.module = frozen(_build(attributes["name"], "meta"))
     backbone._cut_in_place()
     tensors = backbone.state_dict()  # with its metadata, which some networks ask for
     for name in tensors:

@@ -1,0 +1,114 @@
+"""Products and Cholesky factors of many small matrices, each at one patch position.
+
+On a CPU by NumPy, whose BLAS computes one triangle of a symmetric product and copies it to the
+other, and factorises matrices of this size in half of the time that torch takes; elsewhere by
+torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+
+_users = 0
+_limiter = None
+_counting = threading.Lock()
+
+
+def gram_matrices(rows: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Products ``X Xᵀ``.
+
+    Parameters
+    ----------
+    rows : tensor of shape (n_matrices, n_rows, n_columns)
+    out : tensor of shape (n_matrices, n_rows, n_rows), default=None
+        Where to write them.
+
+    Returns
+    -------
+    products : tensor of shape (n_matrices, n_rows, n_rows)
+    """
+    if rows.device.type != "cpu":
+        return torch.bmm(rows, rows.mT, out=out)
+    array = rows.numpy()
+    out = None if out is None else out.numpy()
+    return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1), out=out))
+
+
+def cholesky(matrices: torch.Tensor, regularization: float) -> torch.Tensor:
+    """Lower Cholesky factors, or an error that says what to do where there are none.
+
+    Parameters
+    ----------
+    matrices : tensor of shape (..., n, n)
+        Only the lower triangles are read.
+    regularization : float
+        For the error.
+
+    Returns
+    -------
+    factors : tensor of shape (..., n, n)
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a matrix is not positive definite.
+    """
+    if matrices.device.type == "cpu":
+        try:
+            return torch.from_numpy(np.linalg.cholesky(matrices.numpy()))
+        except np.linalg.LinAlgError:
+            raise not_positive_definite(regularization) from None
+    factors, info = torch.linalg.cholesky_ex(matrices)
+    if info.any():
+        raise not_positive_definite(regularization)
+    return factors
+
+
+def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
+    """Inverses of lower triangular matrices (..., n, n)."""
+    identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+    # By way of the transposes, which LAPACK takes as they lie in memory.
+    return torch.linalg.solve_triangular(factors.mT, identity, upper=True).mT
+
+
+def not_positive_definite(regularization: float) -> np.linalg.LinAlgError:
+    """The error for a covariance that has no Cholesky factor."""
+    return np.linalg.LinAlgError(
+        "A covariance matrix is not positive definite: there are too few samples, or features "
+        f"that depend on each other, for regularization={regularization!r}. Use a larger "
+        "regularization."
+    )
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within the block NumPy's BLAS computes each product with the thread that asks for it.
+
+    Threads that have positions of their own would otherwise wait for each other's helpers. The
+    limit holds for the whole process; blocks may overlap.
+    """
+    global _users, _limiter
+    with _counting:
+        if _users == 0:
+            _limiter = _numpy_blas().limit(limits=1)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _users -= 1
+            if _users == 0:
+                _limiter.restore_original_limits()
+
+
+@lru_cache(maxsize=1)
+def _numpy_blas():
+    """All BLAS libraries of this process but torch's, which keeps to its own number of threads."""
+    return ThreadpoolController().select(internal_api=["openblas", "blis", "flexiblas"])
