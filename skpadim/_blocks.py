@@ -9,9 +9,11 @@ import torch
 
 from skpadim._small_matrices import one_blas_thread
 
-# A block's temporaries stay in the caches of a CPU core; on a GPU they are large enough for its
-# batched kernels and small beside its memory.
-_BLOCK_BYTES = {"cpu": 8 * 2**20}
+# A block's temporaries stay in the caches of a CPU, and the block has enough positions that threads
+# seldom meet in the interpreter. On a GPU they are large enough for its batched kernels and small
+# beside its memory.
+_BLOCK_BYTES = 8 * 2**20
+_LARGE_BLOCK_BYTES = 64 * 2**20
 _GPU_BLOCK_BYTES = 512 * 2**20
 
 
@@ -38,22 +40,48 @@ def each_block(
         On a CPU, give each core blocks of its own. Batched factorisations need it, since the
         libraries run those of small matrices on one core; large products spread by themselves.
     """
-    n_bytes = _BLOCK_BYTES.get(device.type, _GPU_BLOCK_BYTES)
-    size = max(1, n_bytes // max(1, bytes_per_position))
-    blocks = [slice(start, start + size) for start in range(0, n_positions, size)]
+    limit = _BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
+    blocks = _blocks(n_positions, bytes_per_position, limit)
     n_threads = torch.get_num_threads()
-    if not threads or device.type != "cpu" or n_threads == 1 or len(blocks) == 1:
+    if not threads or device.type != "cpu" or (len(blocks) == 1 and n_threads > 1):
         for block in blocks:
             work(block)
-        return
-    try:
-        with (
-            one_blas_thread(),
-            ThreadPoolExecutor(
-                min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool,
-        ):
-            for _ in pool.map(work, blocks):
-                pass  # raises what a block has raised
-    finally:
-        torch.set_num_threads(n_threads)  # what threads started from now on begin with
+    elif n_threads == 1:
+        with one_blas_thread():
+            for block in blocks:
+                work(block)
+    else:
+        try:
+            with (
+                one_blas_thread(),
+                ThreadPoolExecutor(
+                    min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
+                ) as pool,
+            ):
+                for _ in pool.map(work, blocks):
+                    pass  # raises what a block has raised
+        finally:
+            torch.set_num_threads(n_threads)  # what threads started from now on begin with
+
+
+def large_blocks(n_positions: int, bytes_per_position: int, device: torch.device) -> list[slice]:
+    """Slices of positions, for work of several steps that are each shared out by themselves.
+
+    Parameters
+    ----------
+    n_positions : int
+    bytes_per_position : int
+        Size of what passes from one step to the next, of one position.
+    device : torch.device
+
+    Returns
+    -------
+    blocks : list of slices
+    """
+    limit = _LARGE_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
+    return _blocks(n_positions, bytes_per_position, limit)
+
+
+def _blocks(n_positions, bytes_per_position, limit):
+    size = max(1, limit // max(1, bytes_per_position))
+    return [slice(start, min(start + size, n_positions)) for start in range(0, n_positions, size)]

@@ -23,13 +23,7 @@ from skpadim._leave_out import (
     low_rank_training_distances,
 )
 from skpadim._mahalanobis import whitening_of
-from skpadim._moments import (
-    Moments,
-    Samples,
-    lower_triangles,
-    state_of,
-    symmetric_matrices,
-)
+from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
 from skpadim._threshold import (
     THRESHOLD_ATTRIBUTES,
@@ -40,6 +34,7 @@ from skpadim._threshold import (
     p_values_of,
     renewed_threshold,
 )
+from skpadim._triangles import symmetric_matrices
 
 
 class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -81,6 +76,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         Mean at each position.
     scatter_ : ndarray of shape (height, width, n_features, n_features) or (n_features, n_features)
         Sum of the outer products of the centred samples, S; only where the samples are not kept.
+        Made when it is asked for: the model holds one triangle.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
         The samples, where they are kept.
     n_samples_seen_ : int
@@ -405,13 +401,26 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return p_values_of(self, as_numpy(self.score_samples(X)))
 
     @property
+    def scatter_(self):
+        """Sum of the outer products of the centred samples at each position, S."""
+        if not hasattr(self, "_scatter"):
+            raise AttributeError(
+                f"This {type(self).__name__} has no scatter_: it is not fitted, or keeps the "
+                "samples themselves (samples_)."
+            )
+        n_features = self.location_.shape[-1]
+        scatter = symmetric_matrices(as_tensor(self._scatter)).numpy()
+        return scatter.reshape(*self.location_.shape, n_features)
+
+    @property
     def covariance_(self):
         """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``."""
         check_is_fitted(self)
         degrees_of_freedom = max(self.n_samples_seen_ - 1, 1)
         identity = np.eye(self.location_.shape[-1])
-        scatter = getattr(self, "scatter_", None)
-        if scatter is None:
+        if hasattr(self, "_scatter"):
+            scatter = self.scatter_
+        else:
             centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
             scatter = centred.swapaxes(-1, -2) @ centred
         return scatter / degrees_of_freedom + self.regularization * identity
@@ -434,12 +443,12 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return Moments(
             self.n_samples_seen_,
             as_tensor(self.location_).reshape(-1, n_features),
-            as_tensor(self.scatter_).reshape(-1, n_features, n_features),
+            as_tensor(self._scatter),
         ).to(device)
 
     def _set_state(self, state, grid, digests=None):
         """Store a state as NumPy arrays and forget the threshold of the model before."""
-        for attribute in (*THRESHOLD_ATTRIBUTES, "scatter_", "samples_", "_training_digests"):
+        for attribute in (*THRESHOLD_ATTRIBUTES, "_scatter", "samples_", "_training_digests"):
             vars(self).pop(attribute, None)
         if digests is not None:
             self._training_digests = digests
@@ -450,8 +459,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         if isinstance(state, Samples):
             self.samples_ = state.rows.numpy(force=True).reshape(-1, *grid, n_features)
         else:
-            scatter = state.scatter.numpy(force=True)
-            self.scatter_ = scatter.reshape(*grid, n_features, n_features)
+            self._scatter = state.scatter.numpy(force=True)  # lower triangles
         self._factors = {}
         return self
 
@@ -491,15 +499,11 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         state.pop("_factors", None)
-        if "scatter_" in state:
-            state["scatter_"] = lower_triangles(self.scatter_)
         return state
 
     def __setstate__(self, state):
         super().__setstate__(state)
         self._factors = {}
-        if "scatter_" in state:
-            self.scatter_ = symmetric_matrices(self.scatter_, self.location_.shape[-1])
 
 
 def _normal_samples(X, y, groups=None):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skpadim._blocks import each_block
+from skpadim._blocks import each_block, large_blocks
 from skpadim._groups import rows_by_group_size
 from skpadim._mahalanobis import (
     centred_samples,
@@ -286,17 +286,16 @@ class TrainingDistances:
                     whitening_strips(scatter, degrees_of_freedom, self.regularization, dtype),
                 )
             return measure(embeddings[rows], mean, self._kept[1])
-        n_rows = len(embeddings) if isinstance(rows, slice) else len(rows)
+        are_copied = not isinstance(rows, slice)
+        n_rows = len(rows) if are_copied else len(embeddings)
         distances = embeddings.new_empty((n_rows, n_positions))
 
-        def measure_block(block):
+        n_bytes = 8 * (n_features**2 + n_rows * (4 + are_copied * n_features))
+        for block in large_blocks(n_positions, n_bytes, mean.device):
             strips = whitening_strips(
                 scatter[block], degrees_of_freedom, self.regularization, dtype
             )
             distances[:, block] = measure(embeddings[:, block][rows], mean[block], strips)
-
-        n_bytes = 8 * n_features * (3 * n_features + 2 * n_rows)
-        each_block(measure_block, n_positions, n_bytes, mean.device)
         return distances
 
 

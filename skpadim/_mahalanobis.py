@@ -19,6 +19,7 @@ from skpadim._small_matrices import (
     inverse_factors,
     not_positive_definite,
 )
+from skpadim._triangles import symmetric_matrices, triangle_rows
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
@@ -130,7 +131,8 @@ def whitening_strips(
 
     Parameters
     ----------
-    scatter : tensor of shape (n_positions, n_features, n_features), float64
+    scatter : tensor of shape (n_positions, n_features * (n_features + 1) / 2), float64
+        Lower triangles.
     degrees_of_freedom : int
         ``n_samples - 1`` for the unbiased covariance.
     regularization : float
@@ -147,14 +149,15 @@ def whitening_strips(
     numpy.linalg.LinAlgError
         If a covariance is not positive definite.
     """
-    n_positions, n_features, _ = scatter.shape
+    n_positions = len(scatter)
+    n_features = triangle_rows(scatter.shape[1])
     strips = [
         empty((n_positions, stop - start, stop), dtype, scatter.device)
         for start, stop in _strip_rows(n_features, scatter.device)
     ]
 
     def invert(block):
-        covariance = scatter[block] / degrees_of_freedom
+        covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = cholesky(covariance, regularization)
         inverses = inverse_factors(factors)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
 from skpadim._small_matrices import gram_matrices
+from skpadim._triangles import lower_triangles, triangle_size
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Moments:
     count : int
         Number of samples.
     mean : tensor of shape (n_positions, n_features), float64
-    scatter : tensor of shape (n_positions, n_features, n_features), float64
-        Sum of the outer products of the centred samples. Only the lower triangle is read.
+    scatter : tensor of shape (n_positions, n_features * (n_features + 1) / 2), float64
+        Lower triangles of the sums of the outer products of the centred samples.
     """
 
     count: int
@@ -42,7 +42,7 @@ class Moments:
         start = cls(
             0,
             embeddings.new_zeros((n_positions, n_features), dtype=torch.float64),
-            empty((n_positions, n_features, n_features), torch.float64, embeddings.device),
+            empty((n_positions, triangle_size(n_features)), torch.float64, embeddings.device),
         )
         return start.update(embeddings)
 
@@ -70,13 +70,15 @@ class Moments:
             shift = batch_mean - self.mean[block]
             rows[:, :n_samples] -= batch_mean[:, None]
             torch.mul(shift, rank_one, out=rows[:, n_samples])
+            products = lower_triangles(gram_matrices(rows.mT))
             if self.count:
-                self.scatter[block] += gram_matrices(rows.mT)
+                self.scatter[block] += products
             else:  # what was there before the first batch is not even read
-                gram_matrices(rows.mT, out=self.scatter[block])
+                self.scatter[block] = products
             self.mean[block] += shift * (n_samples / total)
 
-        each_block(add, n_positions, 8 * (n_samples + 1) * n_features, embeddings.device)
+        n_bytes = 8 * n_features * (n_samples + 1 + n_features)
+        each_block(add, n_positions, n_bytes, embeddings.device)
         self.count = total
         return self
 
@@ -86,17 +88,21 @@ class Moments:
             return self.update(other.rows.to(self.mean.device))
         total = self.count + other.count
         shift = other.mean.to(self.mean.device) - self.mean
-        self.scatter += other.scatter.to(self.scatter.device)
-        self.scatter.baddbmm_(
-            shift[:, :, None] * (self.count * other.count / total), shift[:, None, :]
-        )
+        scatter = other.scatter.to(self.scatter.device)
+        weight = self.count * other.count / total
+
+        def add(block):
+            outer = shift[block, :, None] * shift[block, None, :]
+            self.scatter[block].add_(scatter[block]).add_(lower_triangles(outer), alpha=weight)
+
+        each_block(add, len(shift), 8 * shift.shape[1] ** 2, shift.device)
         self.mean += shift * (other.count / total)
         self.count = total
         return self
 
     def __reduce__(self):
-        triangles = lower_triangles(self.scatter.numpy(force=True))
-        return _moments_from_triangles, (self.count, self.mean.numpy(force=True), triangles)
+        arrays = self.mean.numpy(force=True), self.scatter.numpy(force=True)
+        return _moments_from_arrays, (self.count, *arrays)
 
     def copy(self) -> Moments:
         """Return the same moments in memory of their own."""
@@ -165,27 +171,11 @@ class Samples:
         return Moments.of(self.rows) if too_many else self
 
 
-def lower_triangles(matrices: np.ndarray) -> np.ndarray:
-    """Lower triangles (..., n * (n + 1) / 2) of symmetric matrices (..., n, n): half the bytes."""
-    rows, columns = np.tril_indices(matrices.shape[-1])
-    return matrices[..., rows, columns]
-
-
-def symmetric_matrices(triangles: np.ndarray, n: int) -> np.ndarray:
-    """Undo :func:`lower_triangles`."""
-    rows, columns = np.tril_indices(n)
-    matrices = np.empty((*triangles.shape[:-1], n, n), dtype=triangles.dtype)
-    matrices[..., rows, columns] = triangles
-    matrices[..., columns, rows] = triangles
-    return matrices
-
-
 def _samples_from_rows(rows, limit):
     return Samples(torch.from_numpy(rows), limit)
 
 
-def _moments_from_triangles(count, mean, triangles):
-    scatter = symmetric_matrices(triangles, mean.shape[-1])
+def _moments_from_arrays(count, mean, scatter):
     return Moments(count, torch.from_numpy(mean), torch.from_numpy(scatter))
 
 

@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-_users = 0
-_limiter = None
-_counting = threading.Lock()
+_limiting = threading.Lock()
 
 
 def gram_matrices(rows: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -92,20 +90,17 @@ def one_blas_thread() -> Iterator[None]:
     """Within the block NumPy's BLAS computes each product with the thread that asks for it.
 
     Threads that have positions of their own would otherwise wait for each other's helpers. The
-    limit holds for the whole process; blocks may overlap.
+    limit holds for the whole process. Of blocks that overlap the first to begin sets it and lifts
+    it, since each would restore what it has found.
     """
-    global _users, _limiter
-    with _counting:
-        if _users == 0:
-            _limiter = _numpy_blas().limit(limits=1)
-        _users += 1
-    try:
+    if not _limiting.acquire(blocking=False):
         yield
+        return
+    try:
+        with _numpy_blas().limit(limits=1):
+            yield
     finally:
-        with _counting:
-            _users -= 1
-            if _users == 0:
-                _limiter.restore_original_limits()
+        _limiting.release()
 
 
 @lru_cache(maxsize=1)

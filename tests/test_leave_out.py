@@ -133,7 +133,8 @@ def test_blocks_of_positions_do_not_change_distances(distances_of, monkeypatch):
     embeddings, groups = make_embeddings(12, n_positions=40), np.arange(12) // 3
     groups[0] = 9
     expected = distances_of(embeddings, groups)
-    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", {"cpu": 20_000})
+    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 20_000)
     np.testing.assert_allclose(distances_of(embeddings, groups), expected, rtol=1e-12)
 
 
@@ -173,7 +174,7 @@ def test_all_samples_at_once_need_the_factors_of_few_positions(monkeypatch):
 
     whitening_strips = _leave_out.whitening_strips
     monkeypatch.setattr(_leave_out, "whitening_strips", measure)
-    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", {"cpu": 20_000})
+    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 5_000)
     full_distances(embeddings, groups)
     assert max(largest) < 10
 

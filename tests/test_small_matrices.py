@@ -1,0 +1,101 @@
+"""Products, factors and triangles of many small matrices, beside NumPy's of one at a time."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from skpadim._small_matrices import cholesky, gram_matrices, inverse_factors, one_blas_thread
+from skpadim._triangles import (
+    lower_triangles,
+    symmetric_matrices,
+    triangle_rows,
+    triangle_size,
+)
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+
+
+def make_rows(n_matrices, n_rows, n_columns):
+    return np.random.default_rng(0).normal(size=(n_matrices, n_rows, n_columns))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (4, 7, 5), (2, 40, 100)])
+def test_gram_matrices_are_products_with_the_transposed(shape, device):
+    rows = make_rows(*shape)
+    expected = np.stack([one @ one.T for one in rows])
+    tensor = torch.from_numpy(rows).to(device)
+    np.testing.assert_allclose(gram_matrices(tensor).cpu(), expected, rtol=1e-12, atol=1e-12)
+    # As views whose rows are not one after the other, too, and into memory that is there.
+    swapped = tensor.transpose(0, 1).contiguous().transpose(0, 1)
+    np.testing.assert_allclose(gram_matrices(swapped).cpu(), expected, rtol=1e-12, atol=1e-12)
+    out = torch.empty(shape[0], shape[1], shape[1], dtype=torch.float64, device=device)
+    gram_matrices(tensor.mT.contiguous().mT, out=out)
+    np.testing.assert_allclose(out.cpu(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_factors_and_their_inverses_are_numpys(device):
+    matrices = np.stack([one @ one.T for one in make_rows(3, 6, 20)])
+    expected = np.linalg.cholesky(matrices)
+    # Of the upper triangles nothing is read.
+    tensor = torch.from_numpy(np.tril(matrices) + np.triu(np.full((6, 6), 9.0), 1)).to(device)
+    factors = cholesky(tensor, 0.01)
+    np.testing.assert_allclose(factors.cpu(), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        inverse_factors(factors).cpu(), np.linalg.inv(expected), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_one_matrix_without_a_factor_is_an_error_that_says_what_to_do(device):
+    matrices = torch.eye(4, dtype=torch.float64, device=device).repeat(3, 1, 1)
+    matrices[1, 2, 2] = -1
+    with pytest.raises(np.linalg.LinAlgError, match=r"regularization=0\.5.*larger"):
+        cholesky(matrices, 0.5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n", [1, 2, 5, 33])
+def test_triangles_hold_all_of_symmetric_matrices(n, device):
+    matrices = np.stack([one @ one.T for one in make_rows(4, n, n)])
+    triangles = lower_triangles(torch.from_numpy(matrices).to(device))
+    assert triangles.shape == (4, triangle_size(n))
+    assert triangle_rows(triangle_size(n)) == n
+    np.testing.assert_array_equal(triangles[2].cpu(), matrices[2][np.tril_indices(n)])
+    np.testing.assert_array_equal(symmetric_matrices(triangles).cpu(), matrices)
+
+
+def test_the_limit_on_threads_is_lifted_whoever_else_sets_it():
+    def openblas_threads():
+        return [
+            library["num_threads"]
+            for library in threadpool_info()
+            if library["internal_api"] == "openblas" and "numpy" in library["filepath"]
+        ]
+
+    before = openblas_threads()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with one_blas_thread():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with one_blas_thread():
+        assert set(openblas_threads()) <= {1}
+        with one_blas_thread():
+            pass
+        thread.start()
+        assert inside.wait(10)
+        assert set(openblas_threads()) <= {1}
+    leave.set()
+    thread.join()
+    assert openblas_threads() == before
+    with pytest.raises(ZeroDivisionError), one_blas_thread():
+        raise ZeroDivisionError
+    assert openblas_threads() == before
