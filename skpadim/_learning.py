@@ -168,17 +168,19 @@ def _score_groups(maker, images, groups):
 
 
 def part_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
-    """Number of images of a part of the state, a multiple of `batch_size`.
+    """Number of images of a part of the state.
 
     Workers learn from images side by side; the parent takes parts in one after the other. In the
     time that it needs for one, a worker embeds some ``n_features / 8`` images. With as many parts
     as this makes of the square root, the slowest worker and the parent take equally long, and more
-    workers would wait for the parent.
+    workers would wait for the parent. Where there are more parts than workers, each has as many.
     """
-    batch_size = int(embedder.batch_size)
     balanced = math.sqrt(len(images) * embedder.n_features_out_ / 8)
-    balanced = batch_size * round(min(balanced, MAX_CHUNK) / batch_size)
-    return max(balanced, chunk_size(images, embedder, n_workers))
+    size = max(min(balanced, MAX_CHUNK), chunk_size(images, embedder, n_workers))
+    n_parts = math.ceil(len(images) / size)
+    if n_parts > n_workers:
+        n_parts = n_workers * math.ceil(n_parts / n_workers)
+    return max(math.ceil(len(images) / n_parts), int(embedder.batch_size))
 
 
 def _embed(embedder, images, description):

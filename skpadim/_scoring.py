@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -115,13 +116,11 @@ def is_shared(images: Images, embedder: PatchEmbedder, n_workers: int) -> bool:
 
 
 def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
-    """Number of images that a worker takes at a time, a multiple of `batch_size`.
-
-    The batches then are the same however many workers there are.
-    """
-    batch_size = int(embedder.batch_size)
-    even = len(images) / (_CHUNKS_PER_WORKER * n_workers)
-    return batch_size * max(1, min(round(even), MAX_CHUNK) // batch_size)
+    """Number of images that a worker takes at a time: each as many, and none less than a batch."""
+    n_images, batch_size = len(images), int(embedder.batch_size)
+    rounds = min(_CHUNKS_PER_WORKER, n_images // (n_workers * batch_size))
+    rounds = max(1, rounds, math.ceil(n_images / (n_workers * MAX_CHUNK)))
+    return max(batch_size, math.ceil(n_images / (n_workers * rounds)))
 
 
 def split_images(images: Images, size: int) -> list[tuple[Images]]:

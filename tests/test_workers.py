@@ -309,9 +309,20 @@ def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
     embedder = SimpleNamespace(batch_size=32, n_features_out_=100)
     images = range(100_000)
     sizes = {n: part_size(images, embedder, n) for n in (2, 8, 100, 1000)}
-    assert sizes == {2: 4096, 8: 3104, 100: 1120, 1000: 1120}
+    assert sizes == {2: 3847, 8: 3125, 100: 1112, 1000: 1112}
     assert sizes[8] == chunk_size(images, embedder, 8)
     assert part_size(range(40), embedder, 1000) == 32
+
+
+@pytest.mark.parametrize(("n_images", "n_workers"), [(600, 2), (33, 2), (64, 2), (5000, 3)])
+def test_workers_get_as_many_images_each_and_a_batch_or_more(n_images, n_workers):
+    embedder = SimpleNamespace(batch_size=32, n_features_out_=100)
+    for size_of in (chunk_size, part_size):
+        size = size_of(range(n_images), embedder, n_workers)
+        assert size >= 32
+        chunks = [min(size, n_images - start) for start in range(0, n_images, size)]
+        shares = [sum(chunks[worker::n_workers]) for worker in range(n_workers)]
+        assert max(shares) - min(shares) < max(32, 2 * n_workers * len(chunks))
 
 
 @on_dask
