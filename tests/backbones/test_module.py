@@ -153,6 +153,39 @@ def test_an_in_place_module_does_not_overwrite_the_layer_before_it():
     assert network[2].inplace  # the user's own module is left as it was
 
 
+class Skipping(nn.Module):
+    """Needs what it has rectified once more, as it was or as an expanded tensor."""
+
+    def __init__(self, expanded):
+        super().__init__()
+        self.convolution, self.relu, self.sum = nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Identity()
+        self.expanded = expanded
+
+    def forward(self, x):
+        y = self.convolution(x)
+        if self.expanded:
+            y = y[:, :1].expand(-1, 4, -1, -1)
+        return self.sum(y - self.relu(y))
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_activations_are_in_place_only_where_nothing_changes_by_it(expanded):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    skipping = ModuleBackbone(Skipping(expanded), ("sum",))
+    fast = skipping.for_inference()
+    assert not fast.module.relu.inplace
+    torch.testing.assert_close(fast(images, ("sum",)), skipping(images, ("sum",)))
+    resnet = load_backbone("resnet18", weights=None).cut(("layer1", "layer2"))
+    fast = resnet.for_inference()
+    assert fast.module.layer1[0].relu.inplace
+    assert not resnet.module.layer1[0].relu.inplace
+    for got, want in zip(
+        fast(images, ("layer1", "layer2")), resnet(images, ("layer1", "layer2")), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 class Dropping(Backbone):
     """A backbone of one's own that would be random in training mode."""
 
