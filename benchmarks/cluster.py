@@ -3,7 +3,8 @@
 Usage: python benchmarks/cluster.py [--runs 5] [--images 600] [--check 2000]
 
 resnet18, 256 x 256, random weights, images in PNG files. A Dask cluster on this machine, two
-processes of one thread each, beside one process of one thread. Then the parts of a cost model,
+processes of one thread each, beside one process of one thread, whose reading threads are kept on
+the same core (on Linux). Then the parts of a cost model,
 measured one by one: seconds an image takes on a core, bytes of a part of the state, seconds that
 the parent needs to take one in. The model predicts a fit of more images on the two workers, which
 is run to see how far it is off, and fits that are too large to be run here.
@@ -11,9 +12,11 @@ is run to see how far it is off, and fits that are too large to be run here.
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +65,24 @@ def fit_alone(paths):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return make_detector(n_jobs=1).fit(paths)
+        with on_one_core():
+            return make_detector(n_jobs=1).fit(paths)
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def on_one_core():
+    """Keep this thread, and those that it starts, on one core."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def fit_on_cluster(paths):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from skpadim._small_matrices import one_blas_thread
+from skpadim._small_matrices import blas_threads
 
 # A block's temporaries stay in the caches of a CPU, and the block has enough positions that threads
 # seldom meet in the interpreter. On a GPU they are large enough for its batched kernels and small
@@ -43,17 +43,17 @@ def each_block(
     limit = _BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
     blocks = _blocks(n_positions, bytes_per_position, limit)
     n_threads = torch.get_num_threads()
-    if not threads or device.type != "cpu" or (len(blocks) == 1 and n_threads > 1):
+    if not threads or device.type != "cpu":
         for block in blocks:
             work(block)
-    elif n_threads == 1:
-        with one_blas_thread():
+    elif n_threads == 1 or len(blocks) == 1:
+        with blas_threads(n_threads):
             for block in blocks:
                 work(block)
     else:
         try:
             with (
-                one_blas_thread(),
+                blas_threads(1),
                 ThreadPoolExecutor(
                     min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
                 ) as pool,

@@ -74,9 +74,6 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     ----------
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
         Mean at each position.
-    scatter_ : ndarray of shape (height, width, n_features, n_features) or (n_features, n_features)
-        Sum of the outer products of the centred samples, S; only where the samples are not kept.
-        Made when it is asked for: the model holds one triangle.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
         The samples, where they are kept.
     n_samples_seen_ : int
@@ -400,30 +397,28 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         check_has_calibration_scores(self)
         return p_values_of(self, as_numpy(self.score_samples(X)))
 
-    @property
-    def scatter_(self):
-        """Sum of the outer products of the centred samples at each position, S."""
-        if not hasattr(self, "_scatter"):
-            raise AttributeError(
-                f"This {type(self).__name__} has no scatter_: it is not fitted, or keeps the "
-                "samples themselves (samples_)."
-            )
-        n_features = self.location_.shape[-1]
-        scatter = symmetric_matrices(as_tensor(self._scatter)).numpy()
-        return scatter.reshape(*self.location_.shape, n_features)
+    def get_covariance(self):
+        """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``.
 
-    @property
-    def covariance_(self):
-        """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``."""
+        S is the sum of the outer products of the centred samples. The model holds one triangle of
+        it, or the samples; this is made when it is asked for, in twice the model's memory or more.
+
+        Returns
+        -------
+        covariance : ndarray of shape (height, width, n_features, n_features) or \
+                (n_features, n_features), float64
+        """
         check_is_fitted(self)
-        degrees_of_freedom = max(self.n_samples_seen_ - 1, 1)
-        identity = np.eye(self.location_.shape[-1])
+        n_features = self.location_.shape[-1]
         if hasattr(self, "_scatter"):
-            scatter = self.scatter_
+            covariance = symmetric_matrices(as_tensor(self._scatter)).numpy()
+            covariance = covariance.reshape(*self.location_.shape, n_features)
         else:
             centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
-            scatter = centred.swapaxes(-1, -2) @ centred
-        return scatter / degrees_of_freedom + self.regularization * identity
+            covariance = centred.swapaxes(-1, -2) @ centred
+        covariance /= max(self.n_samples_seen_ - 1, 1)
+        covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization
+        return covariance
 
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""

@@ -23,6 +23,7 @@ from skpadim._scoring import (
     MapMaker,
     chunk_size,
     flat,
+    in_batches,
     is_shared,
     score_images,
     scores_of_distances,
@@ -173,14 +174,17 @@ def part_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
     Workers learn from images side by side; the parent takes parts in one after the other. In the
     time that it needs for one, a worker embeds some ``n_features / 8`` images. With as many parts
     as this makes of the square root, the slowest worker and the parent take equally long, and more
-    workers would wait for the parent. Where there are more parts than workers, each has as many.
+    workers would wait for the parent. With more parts than workers, each worker has as many.
     """
     balanced = math.sqrt(len(images) * embedder.n_features_out_ / 8)
     size = max(min(balanced, MAX_CHUNK), chunk_size(images, embedder, n_workers))
-    n_parts = math.ceil(len(images) / size)
-    if n_parts > n_workers:
-        n_parts = n_workers * math.ceil(n_parts / n_workers)
-    return max(math.ceil(len(images) / n_parts), int(embedder.batch_size))
+    rounds = len(images) / (size * n_workers)
+    if rounds > 1:  # rather fewer than more, so that the parent keeps up
+        rounds = max(math.floor(rounds), math.ceil(len(images) / (n_workers * MAX_CHUNK)))
+        n_parts = n_workers * rounds
+    else:
+        n_parts = math.ceil(len(images) / size)
+    return in_batches(math.ceil(len(images) / n_parts), embedder)
 
 
 def _embed(embedder, images, description):
@@ -234,7 +238,7 @@ def _stream_moments(embedder, images, description):
     """Learn the moments of images, a buffer of embeddings at a time.
 
     About as many images as features go into the buffer, within the limit of memory: the moments,
-    twice that size, are read and written with each buffer, not with each batch.
+    of the same size, are read and written with each buffer, not with each batch.
     """
     batch_size = int(embedder.batch_size)
     fitting = MAX_EMBEDDINGS_BYTES // _bytes_per_image(embedder)
@@ -256,7 +260,8 @@ def _add(moments, part):
     """Moments with another part of the state; `moments` are None before the first."""
     if moments is not None:
         return moments.merge(part)
-    return Moments.of(part.rows) if isinstance(part, Samples) else part
+    # A copy of moments, whose memory may be a file that a worker has written.
+    return Moments.of(part.rows) if isinstance(part, Samples) else part.copy()
 
 
 def _bytes_per_image(embedder):

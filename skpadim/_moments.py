@@ -187,7 +187,8 @@ def state_of(embeddings: torch.Tensor, solver: str) -> Moments | Samples:
     embeddings : tensor
         Not copied where samples are kept.
     solver : {"auto", "full", "low_rank"}
-        Keep whichever is smaller, always the moments, or always the samples.
+        The samples while there are no more of them than features, always the moments, or always
+        the samples.
     """
     if solver == "full":
         return Moments.of(embeddings)

@@ -20,6 +20,8 @@ from skpadim._workers import count_workers, map_chunks
 # at about the same time, and little is lost with a worker.
 _CHUNKS_PER_WORKER = 4
 MAX_CHUNK = 4096
+# By how much whole batches may enlarge a worker's share of the images.
+_MAX_SURPLUS = 1.05
 # Batches of maps in progress for each worker, computed before the caller has taken those before.
 _BATCHES_AHEAD = 8
 
@@ -116,11 +118,22 @@ def is_shared(images: Images, embedder: PatchEmbedder, n_workers: int) -> bool:
 
 
 def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
-    """Number of images that a worker takes at a time: each as many, and none less than a batch."""
+    """Number of images that a worker takes at a time, a batch or more: each takes as many."""
     n_images, batch_size = len(images), int(embedder.batch_size)
     rounds = min(_CHUNKS_PER_WORKER, n_images // (n_workers * batch_size))
     rounds = max(1, rounds, math.ceil(n_images / (n_workers * MAX_CHUNK)))
-    return max(batch_size, math.ceil(n_images / (n_workers * rounds)))
+    return in_batches(math.ceil(n_images / (n_workers * rounds)), embedder)
+
+
+def in_batches(size: int, embedder: PatchEmbedder) -> int:
+    """A number of images for each worker, at least a batch, made whole batches or not.
+
+    They are where that adds little to the size, or where the network is compiled: it would be
+    compiled again for a smaller batch.
+    """
+    batch_size = int(embedder.batch_size)
+    whole = batch_size * math.ceil(size / batch_size)
+    return whole if embedder.compile or whole <= max(batch_size, _MAX_SURPLUS * size) else size
 
 
 def split_images(images: Images, size: int) -> list[tuple[Images]]:

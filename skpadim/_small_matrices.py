@@ -19,24 +19,21 @@ from threadpoolctl import ThreadpoolController
 _limiting = threading.Lock()
 
 
-def gram_matrices(rows: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def gram_matrices(rows: torch.Tensor) -> torch.Tensor:
     """Products ``X Xᵀ``.
 
     Parameters
     ----------
     rows : tensor of shape (n_matrices, n_rows, n_columns)
-    out : tensor of shape (n_matrices, n_rows, n_rows), default=None
-        Where to write them.
 
     Returns
     -------
     products : tensor of shape (n_matrices, n_rows, n_rows)
     """
     if rows.device.type != "cpu":
-        return torch.bmm(rows, rows.mT, out=out)
+        return torch.bmm(rows, rows.mT)
     array = rows.numpy()
-    out = None if out is None else out.numpy()
-    return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1), out=out))
+    return torch.from_numpy(np.matmul(array, array.transpose(0, 2, 1)))
 
 
 def cholesky(matrices: torch.Tensor, regularization: float) -> torch.Tensor:
@@ -86,8 +83,8 @@ def not_positive_definite(regularization: float) -> np.linalg.LinAlgError:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Within the block NumPy's BLAS computes each product with the thread that asks for it.
+def blas_threads(n: int) -> Iterator[None]:
+    """Within the block NumPy's BLAS shares a product out to at most so many threads.
 
     Threads that have positions of their own would otherwise wait for each other's helpers. The
     limit holds for the whole process. Of blocks that overlap the first to begin sets it and lifts
@@ -97,7 +94,7 @@ def one_blas_thread() -> Iterator[None]:
         yield
         return
     try:
-        with _numpy_blas().limit(limits=1):
+        with _numpy_blas().limit(limits=n):
             yield
     finally:
         _limiting.release()
@@ -105,5 +102,5 @@ def one_blas_thread() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _numpy_blas():
-    """All BLAS libraries of this process but torch's, which keeps to its own number of threads."""
-    return ThreadpoolController().select(internal_api=["openblas", "blis", "flexiblas"])
+    """NumPy's OpenBLAS, if it has threads of its own; OpenMP's are as many as torch asks for."""
+    return ThreadpoolController().select(internal_api="openblas").select(threading_layer="pthreads")

@@ -22,7 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skpadim._images import Images
 from skpadim._learning import part_size
-from skpadim._scoring import chunk_size, split_images
+from skpadim._scoring import MAX_CHUNK, chunk_size, split_images
 from skpadim._workers import map_chunks
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
@@ -306,23 +306,34 @@ def client():
 
 
 def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
-    embedder = SimpleNamespace(batch_size=32, n_features_out_=100)
+    embedder = SimpleNamespace(batch_size=32, n_features_out_=100, compile=False)
     images = range(100_000)
-    sizes = {n: part_size(images, embedder, n) for n in (2, 8, 100, 1000)}
-    assert sizes == {2: 3847, 8: 3125, 100: 1112, 1000: 1112}
-    assert sizes[8] == chunk_size(images, embedder, 8)
+    sizes = {n: part_size(images, embedder, n) for n in (2, 8, 80, 100, 1000)}
+    # With 1,118 images a part, worker and parent take equally long.
+    assert sizes == {2: 3872, 8: 3136, 80: 1280, 100: 1120, 1000: 1120}
     assert part_size(range(40), embedder, 1000) == 32
 
 
-@pytest.mark.parametrize(("n_images", "n_workers"), [(600, 2), (33, 2), (64, 2), (5000, 3)])
-def test_workers_get_as_many_images_each_and_a_batch_or_more(n_images, n_workers):
-    embedder = SimpleNamespace(batch_size=32, n_features_out_=100)
+@pytest.mark.parametrize(
+    ("n_images", "n_workers", "batch_size"),
+    [(600, 2, 32), (64, 2, 32), (5000, 3, 32), (100_000, 7, 32), (130, 4, 32), (600, 2, 64)],
+)
+def test_workers_get_as_many_images_each_and_a_batch_or_more(n_images, n_workers, batch_size):
+    embedder = SimpleNamespace(batch_size=batch_size, n_features_out_=100, compile=False)
     for size_of in (chunk_size, part_size):
         size = size_of(range(n_images), embedder, n_workers)
-        assert size >= 32
+        assert batch_size <= size <= MAX_CHUNK
         chunks = [min(size, n_images - start) for start in range(0, n_images, size)]
         shares = [sum(chunks[worker::n_workers]) for worker in range(n_workers)]
-        assert max(shares) - min(shares) < max(32, 2 * n_workers * len(chunks))
+        assert max(shares) <= 1.06 * n_images / n_workers
+
+
+def test_chunks_are_whole_batches_where_a_network_is_compiled_for_each_size():
+    embedder = SimpleNamespace(batch_size=32, n_features_out_=100, compile=True)
+    assert chunk_size(range(600), embedder, 2) == 96
+    embedder.compile = False
+    assert chunk_size(range(600), embedder, 2) == 75
+    assert chunk_size(range(7000), embedder, 2) == 896  # 875 evenly: whole batches cost little
 
 
 @on_dask

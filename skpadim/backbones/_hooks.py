@@ -124,20 +124,36 @@ def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Modu
     return folded if same else module
 
 
-def activate_in_place(module: nn.Module, images, names: Iterable[str]) -> None:
-    """Let activations overwrite what they are given, if no output on `images` changes by it."""
-    activations = [sub for sub in module.modules() if getattr(sub, "inplace", True) is False]
+def without_in_place(module: nn.Module) -> None:
+    """Let no submodule overwrite what it is given: it may be the output of a layer before it."""
+    for sub in module.modules():
+        if getattr(sub, "inplace", False):
+            sub.inplace, sub.was_in_place = False, True
+
+
+def restore_in_place(module: nn.Module, images, names: Iterable[str]) -> None:
+    """Undo :func:`without_in_place` where neither `images` nor a named output is overwritten.
+
+    What else the network computes, its author has seen to. All of them are restored, or none.
+    """
+    marked = [sub for sub in module.modules() if hasattr(sub, "was_in_place")]
     expected = run_to_layers(module, images, names)
-    for activation in activations:
-        activation.inplace = True
-    try:
+    written = []
+
+    def note(_module, _args, output):
+        written.append((output, output._version))
+
+    for sub in marked:
+        sub.inplace = True
+    version = images._version
+    with forward_hooks((module.get_submodule(name), note) for name in names):
         got = run_to_layers(module, images, names)
-        same = all(torch.equal(got[name], expected[name]) for name in got)
-    except RuntimeError:  # what cannot be overwritten, an expanded tensor say
-        same = False
-    if not same:
-        for activation in activations:
-            activation.inplace = False
+    is_whole = images._version == version and all(
+        output._version == version for output, version in written
+    )
+    if not is_whole or not all(torch.equal(got[name], expected[name]) for name in got):
+        for sub in marked:
+            sub.inplace = False
 
 
 def replace_submodule(module: nn.Module, name: str, new: nn.Module) -> None:

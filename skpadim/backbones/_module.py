@@ -17,11 +17,12 @@ from skpadim.backbones._backbone import (
     Layer,
 )
 from skpadim.backbones._hooks import (
-    activate_in_place,
     cut_after,
     fold_batch_norms,
     replace_submodule,
+    restore_in_place,
     run_to_layers,
+    without_in_place,
 )
 from skpadim.backbones._residual import narrow_residual_block
 
@@ -105,7 +106,7 @@ class ModuleBackbone(Backbone):
         images, names = self._probe_images(SMALL_PROBE_SIZE), self._submodules.values()
         folded = fold_batch_norms(self.module, images, names)
         module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-        activate_in_place(module, images, names)
+        restore_in_place(module, images, names)
         return self.with_modules({"module": module})
 
     def narrow(self, layer, channels):
@@ -180,10 +181,8 @@ class ModuleBackbone(Backbone):
 
 
 def frozen(module):
-    """The module, ready to have the outputs of its submodules taken; changed in place."""
-    for submodule in module.modules():
-        if getattr(submodule, "inplace", False):
-            submodule.inplace = False  # it would overwrite the output of the layer before it
+    """The module, changed so that outputs of its submodules can be taken."""
+    without_in_place(module)
     return module.eval().requires_grad_(False)
 
 

@@ -1,5 +1,7 @@
 """A network of one's own as the backbone."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -153,37 +155,44 @@ def test_an_in_place_module_does_not_overwrite_the_layer_before_it():
     assert network[2].inplace  # the user's own module is left as it was
 
 
-class Skipping(nn.Module):
-    """Needs what it has rectified once more, as it was or as an expanded tensor."""
+class Overwriting(nn.Module):
+    """In-place modules that spoil its input, or what a named layer has returned."""
 
-    def __init__(self, expanded):
+    def __init__(self, spoils):
         super().__init__()
-        self.convolution, self.relu, self.sum = nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Identity()
-        self.expanded = expanded
+        self.spoils = spoils
+        self.first, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(4)
+        self.clip, self.convolution = nn.ReLU6(inplace=True), nn.Conv2d(3, 4, 2, 2)
+        self.last = nn.ReLU(inplace=True)
 
     def forward(self, x):
-        y = self.convolution(x)
-        if self.expanded:
-            y = y[:, :1].expand(-1, 4, -1, -1)
-        return self.sum(y - self.relu(y))
+        x = self.first(x) if self.spoils == "input" else x
+        x = self.pool(x)
+        x = self.clip(x) if self.spoils == "layer" else x
+        return self.last(self.convolution(x))
 
 
-@pytest.mark.parametrize("expanded", [False, True])
-def test_activations_are_in_place_only_where_nothing_changes_by_it(expanded):
+@pytest.mark.parametrize("spoils", ["input", "layer", None])
+def test_modules_work_in_place_where_nothing_is_lost_by_it(spoils):
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 64, 64)
-    skipping = ModuleBackbone(Skipping(expanded), ("sum",))
-    fast = skipping.for_inference()
-    assert not fast.module.relu.inplace
-    torch.testing.assert_close(fast(images, ("sum",)), skipping(images, ("sum",)))
-    resnet = load_backbone("resnet18", weights=None).cut(("layer1", "layer2"))
-    fast = resnet.for_inference()
-    assert fast.module.layer1[0].relu.inplace
-    assert not resnet.module.layer1[0].relu.inplace
-    for got, want in zip(
-        fast(images, ("layer1", "layer2")), resnet(images, ("layer1", "layer2")), strict=True
-    ):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    images = 10 * torch.randn(2, 3, 64, 64)
+    layers = ("pool", "last")
+    backbone = ModuleBackbone(Overwriting(spoils), layers)
+    expected = backbone(images, layers)
+    fast = backbone.for_inference()
+    assert fast.module.last.inplace == (spoils is None)
+    assert not backbone.module.last.inplace
+    before = images.clone()
+    torch.testing.assert_close(fast(images, layers), expected)
+    torch.testing.assert_close(images, before, rtol=0, atol=0)
+
+
+def test_a_fitted_networks_activations_are_in_place_as_torchvision_has_them(good, make_detector):
+    detector = make_detector("resnet18", weights=None, layers=("layer1", "layer2")).fit(good)
+    for again in (detector, pickle.loads(pickle.dumps(detector))):
+        fast = again.embedder_._network.for_inference()
+        assert fast.module.layer1[0].relu.inplace
+        assert not again.embedder_._network.module.layer1[0].relu.inplace
 
 
 class Dropping(Backbone):
