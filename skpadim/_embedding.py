@@ -51,7 +51,7 @@ EMBEDDING_CONSTRAINTS = {
 }
 
 # On a CPU the network takes a batch in parts of this many images, whose maps stay in the caches.
-_CPU_PART = 4
+CPU_PART = 4
 
 # Those that the embeddings depend on: after a fit they must stay as they are. (So must
 # random_state, but a fitted embedder does not look at it again.)
@@ -519,7 +519,7 @@ class PatchEmbedder(
         With `narrow`, the last layer may come with the channels that are kept only.
         """
         network, mean, std = self._network_on(device, layers, narrow)
-        size = _CPU_PART if device.type == "cpu" else len(pixels)
+        size = CPU_PART if device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
             images = _normalise(pixels[rows].to(device, non_blocking=True), mean, std)

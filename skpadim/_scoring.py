@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from skpadim._anomaly_map import anomaly_maps, image_scores
-from skpadim._embedding import PatchEmbedder
+from skpadim._devices import resolve_device
+from skpadim._embedding import CPU_PART, PatchEmbedder
 from skpadim._images import Images
 from skpadim._leave_out import TrainingDistances
 from skpadim._mahalanobis import LowRankWhitening, Whitening
@@ -20,8 +21,6 @@ from skpadim._workers import count_workers, map_chunks
 # at about the same time, and little is lost with a worker.
 _CHUNKS_PER_WORKER = 4
 MAX_CHUNK = 4096
-# By how much whole batches may enlarge a worker's share of the images.
-_MAX_SURPLUS = 1.05
 # Batches of maps in progress for each worker, computed before the caller has taken those before.
 _BATCHES_AHEAD = 8
 
@@ -126,14 +125,17 @@ def chunk_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
 
 
 def in_batches(size: int, embedder: PatchEmbedder) -> int:
-    """A number of images for each worker, at least a batch, made whole batches or not.
+    """A number of images for each worker, made a batch or more that the network takes as one would.
 
-    They are where that adds little to the size, or where the network is compiled: it would be
-    compiled again for a smaller batch.
+    Which images go through it at once changes how results are rounded. So these are whole batches;
+    on a CPU, whole parts of a batch will do.
     """
     batch_size = int(embedder.batch_size)
-    whole = batch_size * math.ceil(size / batch_size)
-    return whole if embedder.compile or whole <= max(batch_size, _MAX_SURPLUS * size) else size
+    device = embedder.device
+    device = resolve_device("auto") if device == "auto" else torch.device(device)
+    parts_will_do = device.type == "cpu" and batch_size % CPU_PART == 0
+    unit = CPU_PART if parts_will_do else batch_size
+    return unit * math.ceil(max(size, batch_size) / unit)
 
 
 def split_images(images: Images, size: int) -> list[tuple[Images]]:
