@@ -211,7 +211,14 @@ def _embed_by_workers(embedder, images, n_jobs):
         digests, filled = [], 0
         for embeddings, part_digests in parts:
             if embeddings is not None:
-                shared.tensor[filled : filled + len(part_digests)] = torch.as_tensor(embeddings)
+                rows = shared.rows(filled, filled + len(part_digests))
+                if rows is None:
+                    raise MemoryError(
+                        f"There is no memory for the embeddings of {len(images)} images, "
+                        f"{4e-9 * math.prod(shape):.2g} GB: give them to partial_fit in parts, or "
+                        "use fewer features (n_features)."
+                    )
+                rows.copy_(torch.as_tensor(embeddings))
             filled += len(part_digests)
             digests.append(part_digests)
             del embeddings  # before the next ones arrive

@@ -24,7 +24,7 @@ class SharedRows:
     shape : tuple of int
     in_common : bool, default=True
         False for a tensor that only threads of this process can write. So it is, too, where the
-        system has no such memory (elsewhere than on Linux), or not as much.
+        system has no such memory (elsewhere than on Linux).
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class SharedRows:
     def __init__(self, shape: tuple[int, ...], in_common: bool = True):
         self.shape = tuple(shape)
         self.tensor = self._path = self._identity = None
-        self._descriptor = _reserve(4 * math.prod(shape)) if in_common else None
+        self._descriptor = _new_memory(self._bytes_before(shape[0])) if in_common else None
         if self._descriptor is not None:
             with suppress(OSError):  # of a system without /proc, or that lets nobody look there
                 self._identity = _identity(self._descriptor)
@@ -47,19 +47,40 @@ class SharedRows:
             self.tensor = empty(shape)
 
     def rows(self, start: int, stop: int) -> torch.Tensor | None:
-        """Rows to write; None in a process that has no access to them."""
-        tensor = self._map() if self.tensor is None else self.tensor
-        return None if tensor is None else tensor[start:stop]
+        """Rows to write; None in a process that has no access to them, or no memory left."""
+        if self.tensor is None:
+            tensor = self._map(start, stop)
+            return None if tensor is None else tensor[start:stop]
+        if self._descriptor is not None:
+            try:
+                self._allocate(self._descriptor, start, stop)
+            except OSError:
+                return None
+        return self.tensor[start:stop]
 
-    def _map(self):
+    def _map(self, start=0, stop=0):
+        """The tensor, with memory for some of its rows."""
         if self._path is None:
             return None
         with suppress(OSError), open(self._path, "r+b") as file:
             # On another machine, or in a container, the path may lead to something else.
             if _identity(file.fileno()) == self._identity:
+                self._allocate(file.fileno(), start, stop)
                 array = np.memmap(file, dtype=np.float32, mode="r+", shape=self.shape)
                 return torch.from_numpy(array)
         return None
+
+    def _allocate(self, descriptor, start, stop):
+        """Take memory for rows, or fail: what writes to a map without memory is killed.
+
+        By those that write the rows, since the system clears the memory first.
+        """
+        if stop > start:
+            first, last = self._bytes_before(start), self._bytes_before(stop)
+            os.posix_fallocate(descriptor, first, last - first)
+
+    def _bytes_before(self, row):
+        return 4 * row * math.prod(self.shape[1:])
 
     def __getstate__(self):
         return {**vars(self), "tensor": None, "_descriptor": None}
@@ -73,14 +94,15 @@ class SharedRows:
             self._descriptor = None
 
 
-def _reserve(n_bytes):
-    """Descriptor of memory of its own, or None."""
+def _new_memory(n_bytes):
+    """Descriptor of memory of that size, which is yet to be allocated, or None."""
     if not hasattr(os, "memfd_create"):
         return None
     with suppress(OSError):
         descriptor = os.memfd_create("skpadim")
         try:
-            os.posix_fallocate(descriptor, 0, n_bytes)  # else writing might find too little
+            os.ftruncate(descriptor, n_bytes)
+            os.posix_fallocate(descriptor, 0, 1)  # see whether it can be
             return descriptor
         except OSError:
             os.close(descriptor)

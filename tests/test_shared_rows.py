@@ -72,7 +72,7 @@ def test_another_file_of_that_name_is_not_touched(tmp_path):
 
 
 @pytest.mark.parametrize("refused", ["os.posix_fallocate", "skpadim._shared_rows._identity"])
-def test_where_there_is_none_or_not_enough_it_is_plain_memory(refused, monkeypatch):
+def test_where_there_is_none_it_is_plain_memory(refused, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -81,3 +81,19 @@ def test_where_there_is_none_or_not_enough_it_is_plain_memory(refused, monkeypat
         shared.rows(2, 4).fill_(1)
         assert arrive(shared).rows(2, 4) is None
     assert torch.equal(shared.tensor[2:4], torch.ones(2, 3))
+
+
+@on_linux
+def test_where_memory_runs_out_there_are_no_rows_rather_than_a_crash(monkeypatch):
+    allocate = os.posix_fallocate
+
+    def refuse(descriptor, first, n_bytes):
+        if first + n_bytes > 4 * 4 * 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, first, n_bytes)
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with SharedRows((8, 3)) as shared:
+        for somewhere in (shared, arrive(shared)):
+            assert somewhere.rows(2, 4) is not None
+            assert somewhere.rows(4, 6) is None

@@ -53,7 +53,7 @@ def results_folder(request, tmp_path, monkeypatch):
     if request.param == "disk in common":
         return lambda: list(tmp_path.glob("skpadim-*/*"))
     monkeypatch.setattr("skpadim._workers.folder_for_results", lambda: nullcontext("/not/there"))
-    monkeypatch.setattr("skpadim._shared_rows._reserve", lambda n_bytes: None)
+    monkeypatch.setattr("skpadim._shared_rows._new_memory", lambda n_bytes: None)
     return lambda: list(tmp_path.glob("skpadim-*"))
 
 
