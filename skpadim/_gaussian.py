@@ -464,8 +464,11 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     def _training_distances(self, state, embeddings, groups):
         """Distances (n_samples, n_positions) of the samples that the state is made of."""
+        leave_one_out = self.calibration == "leave_one_out"
+        if leave_one_out and len(embeddings) <= embeddings.shape[-1] + 1:
+            # Without one they leave a direction out, of which moments have kept too few digits.
+            state = Samples(embeddings, limit=None)
         if isinstance(state, Samples):
-            leave_one_out = self.calibration == "leave_one_out"
             return low_rank_training_distances(state, self.regularization, leave_one_out, groups)
         measure = TrainingDistances(state, self.regularization, self.calibration, embeddings.dtype)
         return measure.distances(embeddings, groups)
