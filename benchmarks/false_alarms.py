@@ -1,6 +1,6 @@
 """Share of new good samples that a threshold flags, beside the contamination asked for.
 
-Usage: python benchmarks/coverage.py [CATEGORY_FOLDER] [--repetitions 100] [--splits 12]
+Usage: python benchmarks/false_alarms.py [CATEGORY_FOLDER] [--repetitions 100] [--splits 12]
        [--csv FILE]
 
 On generated embeddings, which are exchangeable by construction: Gaussian, heavy-tailed (Student's t
