@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from skpadim import PatchEmbedder
 from skpadim.backbones import _winograd, load_backbone
@@ -61,7 +62,10 @@ def test_equals_the_convolution_in_float64(n_images, height, width, eighths, n_o
     expected = convolution.double()(images.double())
     assert outputs.shape == expected.shape
     assert outputs.is_contiguous(memory_format=torch.channels_last)
-    assert relative_error(outputs, expected) < 5e-6
+    terms = F.conv2d(images.double().abs(), convolution.weight.abs(), padding=1)
+    assert (outputs - expected).abs().max() < 1e-6 * terms.max()
+    if min(height, width) >= 6:  # of fewer outputs, all may happen to be small
+        assert relative_error(outputs, expected) < 5e-6
 
 
 def test_the_transforms_are_exact_but_for_rounding():
