@@ -45,6 +45,26 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
     return torch.device("cpu")
 
 
+def warn_if_emulated(device: torch.device, precision: str) -> None:
+    """Warn of a precision that a CPU has no instructions for: it would take many times as long."""
+    if device.type != "cpu" or precision == "float32" or _has_instructions(precision):
+        return
+    needed = {"bfloat16": "AVX512-BF16 or AMX", "float16": "AVX512-FP16 or AMX-FP16"}[precision]
+    warnings.warn(
+        f"precision={precision!r}: this CPU has no instructions for it ({needed}) and takes many "
+        "times as long as with precision='float32'; use that, or a GPU.",
+        stacklevel=3,
+    )
+
+
+def _has_instructions(precision: str) -> bool:
+    name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}
+    try:
+        return getattr(torch.ops.mkldnn, name[precision])()
+    except (AttributeError, RuntimeError):  # a torch that cannot tell
+        return True
+
+
 def _why_missing(device: torch.device) -> str | None:
     """Say what is missing for `device`, or None if it can be used."""
     if device.type == "cuda":

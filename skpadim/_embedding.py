@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from skpadim._devices import resolve_device
+from skpadim._devices import resolve_device, warn_if_emulated
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
@@ -572,6 +572,7 @@ class PatchEmbedder(
         key = (device, layers, narrow, self.precision, self.compile)
         ready = self._ready.get(key)  # once: another thread may clear it
         if ready is None:
+            warn_if_emulated(device, self.precision)
             network = self._network if self._is_cut else self._network.cut(layers)
             network = network.for_inference()
             if narrow and self.projection == "random":

@@ -172,11 +172,11 @@ def part_size(images: Images, embedder: PatchEmbedder, n_workers: int) -> int:
     """Number of images of a part of the state.
 
     Workers learn from images side by side; the parent takes parts in one after the other. In the
-    time that it needs for one, a worker embeds some ``n_features / 20`` images. With as many parts
+    time that it needs for one, a worker embeds some ``n_features / 15`` images. With as many parts
     as this makes of the square root, the slowest worker and the parent take equally long, and more
     workers would wait for the parent. With more parts than workers, each worker has as many.
     """
-    balanced = math.sqrt(len(images) * embedder.n_features_out_ / 20)
+    balanced = math.sqrt(len(images) * embedder.n_features_out_ / 15)
     size = max(min(balanced, MAX_CHUNK), chunk_size(images, embedder, n_workers))
     rounds = len(images) / (size * n_workers)
     if rounds > 1:  # rather fewer than more, so that the parent keeps up
