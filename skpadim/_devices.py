@@ -46,18 +46,17 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
 
 
 def warn_if_emulated(device: torch.device, precision: str) -> None:
-    """Warn of a precision that a CPU has no instructions for: it would take many times as long."""
-    if device.type != "cpu" or precision == "float32" or _has_instructions(precision):
+    """Warn of a precision in which a CPU is many times slower than in float32."""
+    if device.type != "cpu" or precision == "float32" or _is_supported(precision):
         return
-    needed = {"bfloat16": "AVX512-BF16 or AMX", "float16": "AVX512-FP16 or AMX-FP16"}[precision]
     warnings.warn(
-        f"precision={precision!r}: this CPU has no instructions for it ({needed}) and takes many "
-        "times as long as with precision='float32'; use that, or a GPU.",
+        f"precision={precision!r}: this CPU emulates it, which takes many times as long as "
+        "precision='float32'. It is for GPUs; 'bfloat16' also for CPUs with AVX512-BF16 or AMX.",
         stacklevel=3,
     )
 
 
-def _has_instructions(precision: str) -> bool:
+def _is_supported(precision: str) -> bool:
     name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}
     try:
         return getattr(torch.ops.mkldnn, name[precision])()

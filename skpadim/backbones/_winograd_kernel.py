@@ -1,9 +1,9 @@
 """Winograd's 3 x 3 convolution, compiled for this CPU by Numba.
 
-Six windows at a time are transformed, multiplied with the kernels and transformed to outputs, all
-in a core's own cache; the threads take the next six until none is left. What must be in vector
-registers is written as vector instructions, eight channels at a time, the loops around it as
-Numba's Python. Every output is computed in the same way whatever else is computed with it.
+Six windows at a time are transformed, multiplied with the kernels and transformed to outputs, for
+which a core's own cache has room; the threads take the next six until none is left. What must be
+in vector registers is written as vector instructions, eight channels at a time, the loops around it
+as Numba's Python. Every output is computed in the same way whatever else is computed with it.
 
 To import this module takes Numba, and some seconds the first time: the machine code is kept.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import carray, cfunc, config, from_dtype, njit, types
 from numba.extending import intrinsic
 from torch.nn.functional import pad
@@ -22,6 +23,9 @@ from torch.nn.functional import pad
 from skpadim.backbones import _vector_code as code
 from skpadim.backbones._torch_threads import thread_runner
 from skpadim.backbones._vector_code import LANES
+
+if config.DISABLE_JIT:
+    raise ImportError("Numba is told to compile nothing, by NUMBA_DISABLE_JIT.")
 
 TILE, WINDOW = 4, 6
 POINTS = WINDOW**2
@@ -43,8 +47,6 @@ _KERNEL_TRANSFORM = torch.tensor(
     dtype=torch.float64,
 )
 
-if config.DISABLE_JIT:
-    raise ImportError("Numba is told to compile nothing, by NUMBA_DISABLE_JIT.")
 _run_on_threads = thread_runner()
 
 
@@ -117,16 +119,17 @@ def convolve(
     n_parts = 1
     while -(-n_windows // BLOCK) * n_parts < 2 * n_threads and n_panels % (2 * n_parts) == 0:
         n_parts *= 2  # of few windows, the threads share the output channels too
-    outputs = torch.empty(n_images, height, width, n_out)
-    # For a block's values and products, and a window.
+    here = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+    outputs = torch.empty(n_images, height, width, n_out, **here)
+    # For a block's values and products, and a window or a tile.
     n_part = n_panels // n_parts * PANEL
     scratch_size = POINTS * (BLOCK * (n_in + n_part) + max(n_in, n_part))
-    scratch = torch.empty(n_threads, scratch_size)
+    scratch = torch.empty(n_threads, scratch_size, **here)
     counters = np.zeros(2, np.int64)
     addresses = [tensor.data_ptr() for tensor in (images, kernels, bias, outputs, scratch)]
     sizes = (n_images, height, width, n_in, n_out, n_panels, n_parts, scratch_size)
     task = np.array((*addresses, counters.ctypes.data, *sizes), _TASK)
-    _run_on_threads(_convolve.address, task.ctypes.data, n_threads, 0)
+    _run_on_threads(_compiled.address, task.ctypes.data, n_threads, 0)
     return outputs
 
 
@@ -140,7 +143,7 @@ _TASK = np.dtype(
         )
     ]
 )
-_INTEGER = types.int64
+_INT64 = types.int64
 
 
 @intrinsic
@@ -159,7 +162,7 @@ def _to_points(_context, source, row, pixel, target, point):
                 code.store(value, code.step(builder, target, WINDOW * i + j, point))
         return context.get_dummy_value()
 
-    return types.void(*[_INTEGER] * 5), write
+    return types.void(*[_INT64] * 5), write
 
 
 @intrinsic
@@ -179,7 +182,7 @@ def _to_tile(_context, source, point, bias, target, row, pixel):
                 code.store(value + bias, code.step(builder, start, i, row))
         return context.get_dummy_value()
 
-    return types.void(*[_INTEGER] * 6), write
+    return types.void(*[_INT64] * 6), write
 
 
 @intrinsic
@@ -208,7 +211,7 @@ def _multiply(_context, values, panel, n_in, products, row):
                 code.store(next(sums), code.step(builder, start, k, 4))
         return context.get_dummy_value()
 
-    return types.void(*[_INTEGER] * 5), write
+    return types.void(*[_INT64] * 5), write
 
 
 @intrinsic
@@ -218,7 +221,7 @@ def _next(_context, counter):
     def write(_context, builder, _signature, arguments):
         return code.add_to_counter(builder, *arguments)
 
-    return _INTEGER(_INTEGER), write
+    return _INT64(_INT64), write
 
 
 @intrinsic
@@ -228,11 +231,11 @@ def _floats(_context, address):
     def write(context, builder, signature, arguments):
         return builder.inttoptr(*arguments, context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.float32)(_INTEGER), write
+    return types.CPointer(types.float32)(_INT64), write
 
 
 @njit
-def _transform_windows(task, start, stop, values, window):
+def _transform_windows(task, start, stop, values, scratch):
     height, width, n_in = task.height, task.width, task.n_in
     n_rows, n_columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
     pixel = 4 * n_in
@@ -242,8 +245,8 @@ def _transform_windows(task, start, stop, values, window):
         if min(top, left) >= 0 and top + WINDOW <= height and left + WINDOW <= width:
             source, row = image + (top * width + left) * pixel, width * pixel
         else:
-            _copy_inside(image, height, width, n_in, top, left, window)
-            source, row = window, WINDOW * pixel
+            _copy_inside(image, height, width, n_in, top, left, scratch)
+            source, row = scratch, WINDOW * pixel
         target = values + (k - start) * pixel
         for channel in range(0, n_in, LANES):
             offset = 4 * channel
@@ -282,7 +285,7 @@ def _multiply_all(task, part, values, products):
 
 
 @njit
-def _write_tiles(task, part, start, stop, products, tile):
+def _write_tiles(task, part, start, stop, products, scratch):
     height, width, n_out = task.height, task.width, task.n_out
     n_rows, n_columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
     n_part = task.n_panels // task.n_parts * PANEL
@@ -298,13 +301,13 @@ def _write_tiles(task, part, start, stop, products, tile):
             target = image + 4 * ((top * width + left) * n_out + first)
             row, pixel = 4 * width * n_out, 4 * n_out
         else:
-            target, row, pixel = tile, 4 * TILE * n_part, 4 * n_part
+            target, row, pixel = scratch, 4 * TILE * n_part, 4 * n_part
         for channel in range(0, n_part, LANES):
             offset = 4 * channel
             point = 4 * BLOCK * n_part
             _to_tile(source + offset, point, bias + offset, target + offset, row, pixel)
         if not is_whole:
-            _copy_used(tile, n_part, n_used, image + 4 * first, height, width, n_out, top, left)
+            _copy_used(scratch, n_part, n_used, image + 4 * first, height, width, n_out, top, left)
 
 
 @njit
@@ -318,38 +321,41 @@ def _copy_used(tile, n_part, n_used, image, height, width, n_out, top, left):
                 target[pixel + channel] = source[(i * TILE + j) * n_part + channel]
 
 
-def _compile(instructions):
-    """Compile what each thread does: convolve as long as there are blocks of windows.
+def _convolve_blocks(pointer):
+    """Convolve as long as there are blocks of windows; what each thread does."""
+    task = carray(pointer, 1)[0]
+    n_tiles = ((task.height + TILE - 1) // TILE) * ((task.width + TILE - 1) // TILE)
+    n_windows = task.n_images * n_tiles
+    n_blocks = (n_windows + BLOCK - 1) // BLOCK
+    n_part = task.n_panels // task.n_parts * PANEL
+    scratch = task.scratch + 4 * task.scratch_size * _next(task.counters)
+    products = scratch + 4 * POINTS * BLOCK * task.n_in
+    window = products + 4 * POINTS * BLOCK * n_part
+    while True:
+        block, part = divmod(_next(task.counters + 8), task.n_parts)
+        if block >= n_blocks:
+            break
+        start, stop = block * BLOCK, min((block + 1) * BLOCK, n_windows)
+        _transform_windows(task, start, stop, scratch, window)
+        # Where windows are fewer than a block, those of an earlier one go along unused.
+        _multiply_all(task, part, scratch, products)
+        _write_tiles(task, part, start, stop, products, window)
 
-    Numba keeps the machine code and takes it again as long as neither this file changes nor
-    `instructions`, which stands for the other file that it depends on.
+
+def _compile(function):
+    """Compile for this CPU, or take the machine code that Numba has kept.
+
+    Numba knows it by the function's name, file and CPU. Into the name goes what else it depends on,
+    and the CPU too: unlike ones that share a folder then write files of their own.
     """
-
-    def convolve(pointer):
-        _ = instructions
-        task = carray(pointer, 1)[0]
-        n_tiles = ((task.height + TILE - 1) // TILE) * ((task.width + TILE - 1) // TILE)
-        n_windows = task.n_images * n_tiles
-        n_blocks = (n_windows + BLOCK - 1) // BLOCK
-        n_part = task.n_panels // task.n_parts * PANEL
-        scratch = task.scratch + 4 * task.scratch_size * _next(task.counters)
-        products = scratch + 4 * POINTS * BLOCK * task.n_in
-        window = products + 4 * POINTS * BLOCK * n_part
-        while True:
-            block, part = divmod(_next(task.counters + 8), task.n_parts)
-            if block >= n_blocks:
-                break
-            start, stop = block * BLOCK, min((block + 1) * BLOCK, n_windows)
-            _transform_windows(task, start, stop, scratch, window)
-            # Where windows are fewer than a block, those of an earlier one go along unused.
-            _multiply_all(task, part, scratch, products)
-            _write_tiles(task, part, start, stop, products, window)
-
+    digest = hashlib.sha256(Path(code.__file__).read_bytes())
+    digest.update(f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}".encode())
+    function.__qualname__ += "_" + digest.hexdigest()[:16]
     signature = types.void(types.CPointer(from_dtype(_TASK)))
     try:
-        return cfunc(signature, cache=True)(convolve)
-    except RuntimeError:  # there is no folder in which it could be kept
-        return cfunc(signature)(convolve)
+        return cfunc(signature, cache=True)(function)
+    except Exception:  # no folder to keep it in, a full disk, or what was kept is damaged
+        return cfunc(signature)(function)
 
 
-_convolve = _compile(hashlib.sha256(Path(code.__file__).read_bytes()).hexdigest())
+_compiled = _compile(_convolve_blocks)
