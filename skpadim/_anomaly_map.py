@@ -60,6 +60,12 @@ def map_matrix(n_in: int, n_out: int, sigma: float) -> np.ndarray:
     return gaussian_filter1d(matrix, sigma, axis=0) if sigma > 0 else matrix
 
 
+@lru_cache(maxsize=32)
+def _map_matrix_on(n_in, n_out, sigma, dtype, device):
+    """As a tensor: a GPU would wait for each copy of it."""
+    return torch.as_tensor(map_matrix(n_in, n_out, sigma)).to(device, dtype)
+
+
 def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -> torch.Tensor:
     """Anomaly maps of a batch of distance grids (section 3.3 of the PaDiM paper).
 
@@ -78,7 +84,7 @@ def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -
         Higher is more anomalous; dtype and device of `distances`.
     """
     rows, columns = (
-        torch.as_tensor(map_matrix(n_in, n_out, sigma)).to(distances)
+        _map_matrix_on(n_in, n_out, sigma, distances.dtype, distances.device)
         for n_in, n_out in zip(distances.shape[1:], size, strict=True)
     )
     return rows @ (distances @ columns.T)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,7 +30,7 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
         If the device is unknown, or missing and `fall_back` is False.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _numbered(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -38,11 +40,43 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
         ) from error
     problem = _why_missing(resolved)
     if problem is None:
-        return resolved
+        return _numbered(resolved)
     if not fall_back:
         raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.")
     warnings.warn(f"device={device!r}: {problem} The CPU is used instead.", stacklevel=3)
     return torch.device("cpu")
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Let convolutions in float32 keep all its digits on a GPU too.
+
+    By default torch rounds their inputs to TensorFloat-32, of three digits. They are left to it
+    only where the user has allowed as much for products of matrices.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    try:
+        before = torch.backends.cudnn.allow_tf32
+        is_allowed = torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # the user has set what is finer than these can say
+        is_allowed = True
+    if is_allowed:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The device as tensors name theirs, so that the two can be compared."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def warn_if_emulated(device: torch.device, precision: str) -> None:

@@ -68,6 +68,8 @@ def image_digests(images: Sequence) -> np.ndarray:
     -------
     digests : ndarray of shape (n_images,), uint64
     """
+    if isinstance(images, torch.Tensor):
+        return sample_digests(images)
     return np.array([_image_digest(image) for image in images], dtype=np.uint64)
 
 

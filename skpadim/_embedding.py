@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from skpadim._devices import resolve_device, warn_if_emulated
+from skpadim._devices import full_float32, resolve_device, warn_if_emulated
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
@@ -265,7 +265,7 @@ class PatchEmbedder(
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self._image_size, self.input_size_, self.grid_ = size, crop, grid
-        self._ready = {}
+        self._ready, self._selections = {}, {}
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -461,7 +461,8 @@ class PatchEmbedder(
         if self.memory is not None:
             yield from self._iter_remembered(images, device, rows_in_turn)
             return
-        batches = image_batches(images, int(self.batch_size), self._image_size, self.input_size_)
+        sizes = self._image_size, self.input_size_
+        batches = image_batches(images, int(self.batch_size), *sizes, device)
         for pixels, rows in zip(batches, rows_in_turn, strict=True):
             yield self.embed(pixels, device, rows)
 
@@ -491,13 +492,12 @@ class PatchEmbedder(
             if new:
                 pixels = stack_pixels([batch[position][2] for position in new])
                 for part, computed in self._compute_maps(pixels, device, tuple(names)):
+                    computed = [layer_maps.float().cpu() for layer_maps in computed]
                     for position, *maps in zip(new[part], *computed, strict=True):
-                        maps = dict(zip(names.values(), map(torch.Tensor.float, maps), strict=True))
+                        maps = dict(zip(names.values(), maps, strict=True))
                         cache.save(batch[position][0], maps)
                         reduced[position] = reduce([maps[name] for name in chosen])
-            layers = [
-                torch.stack([m.to(device) for m in maps]) for maps in zip(*reduced, strict=True)
-            ]
+            layers = [torch.stack(maps).to(device) for maps in zip(*reduced, strict=True)]
             yield self._join(layers, rows)
 
     def _open_cache(self, device):
@@ -522,11 +522,11 @@ class PatchEmbedder(
         size = CPU_PART if device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
-            images = _normalise(pixels[rows].to(device, non_blocking=True), mean, std)
+            images = _normalise(pixels[rows].to(device), mean, std)
             with (
                 torch.autocast(device.type, getattr(torch, self.precision))
                 if self.precision != "float32"
-                else nullcontext()
+                else full_float32(device)
             ):
                 maps = network(images, layers)
             yield rows, [layer_maps.permute(0, 2, 3, 1) for layer_maps in maps]
@@ -544,14 +544,23 @@ class PatchEmbedder(
         if self.projection == "semi_orthogonal":
             sizes = [self._network.layers[name].channels for name in self.layers_]
             start = sum(sizes[: self.layers_.index(layer)])
-            matrix = torch.from_numpy(self.projection_[start : start + layer_maps.shape[-1]])
-            return layer_maps.float() @ matrix.to(layer_maps.device)
+            rows = self.projection_[start : start + layer_maps.shape[-1]]
+            return layer_maps.float() @ self._on_device(rows, layer, layer_maps.device)
         channels = self._kept_channels(layer)
         if len(channels) == layer_maps.shape[-1]:
             return layer_maps
         if not threads:  # NumPy, because torch would start threads of its own in each thread
             return torch.from_numpy(np.take(layer_maps.numpy(), channels, axis=-1))
-        return layer_maps.index_select(-1, torch.from_numpy(channels).to(layer_maps.device))
+        return layer_maps.index_select(-1, self._on_device(channels, layer, layer_maps.device))
+
+    def _on_device(self, array, layer, device):
+        """What selects a layer's features, as a tensor; a GPU would wait for each copy of it."""
+        if device.type == "cpu":
+            return torch.from_numpy(array)
+        tensor = self._selections.get((layer, device))
+        if tensor is None:
+            tensor = self._selections[layer, device] = torch.from_numpy(array).to(device)
+        return tensor
 
     def _join(self, reduced, embeddings):
         """Bring the reduced maps of all layers to the first's grid, into `embeddings`."""
@@ -577,6 +586,8 @@ class PatchEmbedder(
             network = network.for_inference()
             if narrow and self.projection == "random":
                 network = network.narrow(layers[-1], self._kept_channels(layers[-1]))
+            if network is self._network and device.type != "cpu":
+                network = copy.deepcopy(network)  # the model's own stays where it is
             network = network.to(device)
             if self.precision != "float32":
                 network = with_low_precision_weights(network, getattr(torch, self.precision))
@@ -618,7 +629,8 @@ class PatchEmbedder(
 
     def __getstate__(self):
         state = super().__getstate__()
-        state.pop("_ready", None)
+        for attribute in ("_ready", "_selections"):
+            state.pop(attribute, None)
         if not state.get("_is_cut", True):
             state.update(_network=self._network.cut(self.layers_), _is_cut=True)
         return state
@@ -626,7 +638,7 @@ class PatchEmbedder(
     def __setstate__(self, state):
         super().__setstate__(state)
         if "_network" in state:
-            self._ready = {}
+            self._ready, self._selections = {}, {}
 
 
 def _rows_in_turn(out, n_images, batch_size):

@@ -10,14 +10,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
+from skpadim._gpu_copies import copied_ahead
 from skpadim._image_files import list_images
-from skpadim._pixels import check_dtype, read_image, to_float
+from skpadim._pixels import check_dtype, read_image, read_stack, to_float
 
 T = TypeVar("T")
 
@@ -69,6 +71,16 @@ class Images(Sequence):
         """The images from `start` up to `stop`, called as before."""
         return Images(self.items[start:stop], numbers=self._numbers[start:stop])
 
+    def __getstate__(self):
+        # A tensor that is a part of another would take all of it along to a worker; and a worker
+        # need not have this process's devices.
+        items = self.items
+        if isinstance(items, torch.Tensor):
+            items = _by_itself(items)
+        elif isinstance(items, list):
+            items = [_by_itself(i) if isinstance(i, torch.Tensor) else i for i in items]
+        return {**vars(self), "items": items}
+
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
         return self.read(index)
@@ -83,22 +95,90 @@ class Images(Sequence):
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"Image {self._numbers[index]}{where} {error}") from error
 
+    def as_stack(self) -> torch.Tensor | None:
+        """All images as a view (n_images, channels, height, width), or None if they are apart."""
+        if isinstance(self.items, torch.Tensor):
+            return self.items
+        if not isinstance(self.items, np.ndarray) or self.items.ndim != 4:
+            return None
+        if not self.items.flags.writeable or any(stride < 0 for stride in self.items.strides):
+            return None  # torch shares neither read-only nor flipped memory
+        return torch.from_numpy(self.items).permute(0, 3, 1, 2)
+
+    def are_on_gpu(self) -> bool:
+        """Whether any image is a tensor that is not in main memory."""
+        if isinstance(self.items, torch.Tensor):
+            return self.items.device.type != "cpu"
+        if not isinstance(self.items, list):
+            return False
+        return any(isinstance(i, torch.Tensor) and i.device.type != "cpu" for i in self.items)
+
 
 def image_batches(
     images: Images,
     batch_size: int,
     size: tuple[int, int],
     crop: tuple[int, int] | None,
+    device: torch.device | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Batches of images of one size, read ahead by threads while the caller computes.
+    """Batches of images of one size, made ready while the caller computes with those before.
+
+    Files are read ahead by threads; copies to a GPU are on their way meanwhile.
+
+    Parameters
+    ----------
+    images : Images
+    batch_size : int
+    size, crop : tuple of int
+        See :func:`fit_to_size`.
+    device : torch.device, default=None
+        Where they are wanted; None leaves each batch where its images are.
 
     Yields
     ------
     batch : tensor of shape (n_batch, 3, height, width)
         uint8, or float32 in [0, 1] if any image of the batch is not 8-bit.
     """
-    for batch in read_ahead(lambda i: images.read(i, size, crop), len(images), batch_size):
+    is_for_gpu = device is not None and device.type == "cuda"
+    if images.are_on_gpu():
+        # In this thread, and so on its stream.
+        for batch in _read_in_turn(images, batch_size, size, crop):
+            batch = batch if isinstance(batch, torch.Tensor) else stack_pixels(batch)
+            yield batch if device is None else batch.to(device)
+        return
+    if is_for_gpu and _is_ready_made(images, size):
+        batches = _read_in_turn(images, batch_size, size, crop)
+    else:
+        batches = read_ahead(lambda i: images.read(i, size, crop), len(images), batch_size)
+    if is_for_gpu:
+        yield from copied_ahead(batches, device)
+        return
+    for batch in batches:
         yield stack_pixels(batch)
+
+
+def _is_ready_made(images, size):
+    """Whether the images are one stack of the size that is wanted."""
+    stack = images.as_stack()
+    return stack is not None and stack.shape[2:] == size
+
+
+def _read_in_turn(images, batch_size, size, crop):
+    """Batches as stacks where the images are one, else as lists."""
+    stack = images.as_stack()
+    for start in range(0, len(images), batch_size):
+        stop = min(start + batch_size, len(images))
+        batch = None
+        if stack is not None:
+            with suppress(ValueError):  # read one by one, the image at fault can be named
+                batch = read_stack(stack[start:stop], size, crop)
+        if batch is None:
+            batch = [images.read(index, size, crop) for index in range(start, stop)]
+        yield batch
+
+
+def _by_itself(tensor):
+    return tensor.detach().cpu().clone(memory_format=torch.preserve_format)
 
 
 def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Iterator[list[T]]:

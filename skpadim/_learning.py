@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skpadim._devices import resolve_device
 from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
@@ -33,8 +34,9 @@ from skpadim._shared_rows import SharedRows
 from skpadim._workers import count_workers, map_chunks
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
-# a second pass over the images.
+# a second pass over the images. On a GPU a part of the memory that is free may be more.
 MAX_EMBEDDINGS_BYTES = 2**30
+_SHARE_OF_FREE_GPU_MEMORY = 1 / 4
 
 
 class Learned(NamedTuple):
@@ -71,10 +73,11 @@ def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learne
     learned : Learned
     """
     n_images, n_features = len(images), embedder.n_features_out_
-    all_bytes = n_images * _bytes_per_image(embedder)
-    is_kept = n_images <= n_features or all_bytes <= MAX_EMBEDDINGS_BYTES
     n_workers = count_workers(n_jobs)
-    if not is_shared(images, embedder, n_workers):
+    is_here = not is_shared(images, embedder, n_workers)
+    limit = _max_embeddings_bytes(embedder) if is_here else MAX_EMBEDDINGS_BYTES
+    is_kept = n_images <= n_features or n_images * _bytes_per_image(embedder) <= limit
+    if is_here:
         if not is_kept:
             return _stream_moments(embedder, images, "Fitting")
         embeddings, digests = _embed(embedder, images, "Fitting")
@@ -248,7 +251,7 @@ def _stream_moments(embedder, images, description):
     of the same size, are read and written with each buffer, not with each batch.
     """
     batch_size = int(embedder.batch_size)
-    fitting = MAX_EMBEDDINGS_BYTES // _bytes_per_image(embedder)
+    fitting = _max_embeddings_bytes(embedder) // _bytes_per_image(embedder)
     n_rows = min(len(images), embedder.n_features_out_, fitting)
     # Whole batches: when it is full, the next batch is written from the first row on.
     buffer = embedder.new_embeddings(batch_size * max(1, n_rows // batch_size))
@@ -269,6 +272,15 @@ def _add(moments, part):
         return moments.merge(part)
     # A copy of moments, whose memory may be a file that a worker has written.
     return Moments.of(part.rows) if isinstance(part, Samples) else part.copy()
+
+
+def _max_embeddings_bytes(embedder):
+    """Of embeddings that are held at a time where the embedder computes."""
+    device = resolve_device(embedder.device, fall_back=True)
+    if device.type != "cuda":
+        return MAX_EMBEDDINGS_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(MAX_EMBEDDINGS_BYTES, int(_SHARE_OF_FREE_GPU_MEMORY * free))
 
 
 def _bytes_per_image(embedder):

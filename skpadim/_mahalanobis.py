@@ -25,8 +25,10 @@ from skpadim._triangles import symmetric_matrices, triangle_rows
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
 # Up to this size the products of the factors with the samples are kept, for the sake of images that
-# are scored one at a time. Larger ones would take longer to write than they save.
+# are scored one at a time. Larger ones would take longer to write than they save; but on a GPU each
+# batch would convert and centre the samples anew.
 _MAX_PRODUCT_BYTES = 2**29
+_MAX_PRODUCT_BYTES_ON_GPU = 2**33
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
 # many and none lower than that: one image at a time waits for the memory that factors are read
 # from. Flatter strips leave out more zeros, and their products are too small to be quick.
@@ -119,7 +121,9 @@ def whitening_of(
     mean = state.mean
     if _largest_mean_squared_norm(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
         exact = torch.float64
-    is_small = state.rows.numel() * exact.itemsize <= _MAX_PRODUCT_BYTES
+    on_cpu = state.rows.device.type == "cpu"
+    limit = _MAX_PRODUCT_BYTES if on_cpu else _MAX_PRODUCT_BYTES_ON_GPU
+    is_small = state.rows.numel() * exact.itemsize <= limit
     factors = low_rank_factors(state.rows, mean, regularization, exact, with_samples=is_small)
     return LowRankWhitening(mean, factors, regularization, None if is_small else state.rows)
 

@@ -40,6 +40,16 @@ def read_image(
     return image if size is None else fit_to_size(image, size, crop)
 
 
+def read_stack(
+    images: torch.Tensor, size: tuple[int, int], crop: tuple[int, int] | None
+) -> torch.Tensor:
+    """As :func:`read_image` with a size, for images (n_samples, 1, 3 or 4, height, width)."""
+    if images.dtype == torch.uint16:
+        images = images.to(torch.float32) / 65535
+    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
+    return fit_to_size(_check_pixels(images), size, crop)
+
+
 def fit_to_size(
     image: torch.Tensor, size: tuple[int, int], crop: tuple[int, int] | None
 ) -> torch.Tensor:

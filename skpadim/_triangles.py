@@ -33,7 +33,7 @@ def lower_triangles(matrices: torch.Tensor) -> torch.Tensor:
     -------
     triangles : tensor of shape (n_matrices, n * (n + 1) / 2)
     """
-    return _take(matrices.flatten(1), _of_lower_triangle(matrices.shape[-1]))
+    return _take(matrices.flatten(1), _of_lower_triangle(matrices.shape[-1], matrices.device))
 
 
 def symmetric_matrices(triangles: torch.Tensor) -> torch.Tensor:
@@ -48,13 +48,13 @@ def symmetric_matrices(triangles: torch.Tensor) -> torch.Tensor:
     matrices : tensor of shape (n_matrices, n, n)
     """
     n = triangle_rows(triangles.shape[1])
-    return _take(triangles, _of_symmetric_matrix(n)).unflatten(1, (n, n))
+    return _take(triangles, _of_symmetric_matrix(n, triangles.device)).unflatten(1, (n, n))
 
 
 def _take(rows, indices):
     """Some entries of each row; by NumPy, which on a CPU takes a tenth of torch's time."""
     if rows.device.type != "cpu":
-        return rows.index_select(1, torch.from_numpy(indices).to(rows.device))
+        return rows.index_select(1, indices)
     # The mode spares a check of the indices.
     return torch.from_numpy(np.take(rows.numpy(), indices, axis=1, mode="clip"))
 
@@ -63,15 +63,19 @@ def _take(rows, indices):
 
 
 @lru_cache(maxsize=2)
-def _of_lower_triangle(n):
+def _of_lower_triangle(n, device):
     """Where the entries of a lower triangle are in the matrix."""
     rows, columns = np.tril_indices(n)
-    return rows * n + columns
+    return _indices_on(rows * n + columns, device)
 
 
 @lru_cache(maxsize=2)
-def _of_symmetric_matrix(n):
+def _of_symmetric_matrix(n, device):
     """Where the entries of the matrix are in its lower triangle."""
     one, other = np.indices((n, n))
     row, column = np.maximum(one, other), np.minimum(one, other)
-    return (triangle_size(row) + column).ravel()
+    return _indices_on((triangle_size(row) + column).ravel(), device)
+
+
+def _indices_on(indices, device):
+    return indices if device.type == "cpu" else torch.from_numpy(indices).to(device)

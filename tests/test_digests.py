@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim import _digests
-from skpadim._digests import sample_digests, warn_of_learned_samples
+from skpadim._digests import image_digests, sample_digests, warn_of_learned_samples
 
 
 @settings(deadline=None)
@@ -41,6 +41,11 @@ def test_company_dtype_and_layout_play_no_part(monkeypatch):
     np.testing.assert_array_equal(one_by_one, expected)
     monkeypatch.setattr(_digests, "_CHUNK_VALUES", 70_000)
     np.testing.assert_array_equal(sample_digests(samples), expected)
+
+
+def test_images_of_a_tensor_have_the_digests_that_they_have_alone():
+    images = torch.randint(0, 255, (30, 3, 201, 151), dtype=torch.uint8)
+    np.testing.assert_array_equal(image_digests(images), image_digests(list(images)))
 
 
 def test_any_place_in_memory_will_do():

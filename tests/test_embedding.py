@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skpadim import PatchEmbedder, PatchGaussian
+from skpadim._devices import full_float32
 from skpadim._embedding import upsample_nearest
 from skpadim._images import Images
 from skpadim.backbones import load_backbone
@@ -212,6 +213,21 @@ def test_a_fit_that_fails_leaves_the_embedder_as_it_was(images, backbone):
     with pytest.raises(ValueError, match="smaller than the stride"):
         embedder.set_params(image_size=8).fit()
     np.testing.assert_array_equal(embedder.set_params(image_size=64).transform(images), expected)
+
+
+def test_a_gpus_convolutions_in_float32_keep_their_digits_unless_told():
+    gpu, before = torch.device("cuda"), torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with full_float32(gpu):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("high")
+        with full_float32(gpu):
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

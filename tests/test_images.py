@@ -1,6 +1,7 @@
 """Every kind of X, and every way in which it can be wrong."""
 
 import os
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from skpadim._images import Images, image_batches, list_images
-from skpadim._pixels import fit_to_size, read_image
+from skpadim._images import Images, _read_in_turn, image_batches, list_images
+from skpadim._pixels import fit_to_size, read_image, read_stack
 
 
 @pytest.fixture
@@ -117,6 +118,59 @@ def test_batches_do_not_change_the_images(pixels, paths):
     for batch_size in (1, 3, 100):
         batches = list(image_batches(Images(paths), batch_size, (16, 16), (12, 10)))
         assert torch.equal(torch.cat(batches), whole)
+
+
+def as_stack(pixels, kind):
+    stack = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return {
+        "8-bit": stack,
+        "grey": stack[:, :1],
+        "alpha": torch.cat([stack, stack[:, :1]], dim=1),
+        "floats": stack / 255,
+        "16-bit": (stack.to(torch.int32) * 257).to(torch.uint16),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        *((kind, (20, 30)) for kind in ("8-bit", "grey", "alpha", "floats", "16-bit")),
+        *((kind, (10, 15)) for kind in ("floats", "16-bit")),  # the others Pillow resizes
+    ],
+)
+def test_a_stack_is_read_as_its_images_are(pixels, kind, size):
+    stack = as_stack(pixels, kind)
+    one_by_one = torch.stack([read_image(image, size, (8, 8)) for image in stack])
+    torch.testing.assert_close(read_stack(stack, size, (8, 8)), one_by_one)
+
+
+def test_a_bad_image_of_a_stack_is_named():
+    stack = torch.zeros(5, 3, 4, 4)
+    stack[3, 0, 0, 0] = 2
+    batches = _read_in_turn(Images(stack), 2, (4, 4), None)
+    assert len(next(batches)) == 2
+    with pytest.raises(ValueError, match="Image 3 has floats from 0 to 2"):
+        list(batches)
+
+
+def test_arrays_are_one_stack_if_torch_can_share_them(pixels):
+    shared = Images(pixels).as_stack()
+    assert shared.shape == (4, 3, 20, 30)
+    assert shared.data_ptr() == pixels.ctypes.data
+    assert Images(pixels[:, ::-1]).as_stack() is None
+    assert Images(list(pixels)).as_stack() is None
+    read_only = pixels.copy()
+    read_only.flags.writeable = False
+    assert Images(read_only).as_stack() is None
+
+
+def test_a_part_of_a_tensor_travels_alone():
+    images = Images(torch.zeros(100, 3, 32, 32))
+    alone = len(pickle.dumps(Images(torch.zeros(10, 3, 32, 32))))
+    part = pickle.dumps(images.part(10, 20))
+    assert len(part) < 1.1 * alone
+    assert len(pickle.dumps(images.take(range(10)))) < 1.5 * alone
+    assert torch.equal(pickle.loads(part).read(0), images.read(10))
 
 
 def test_8_bit_and_float_images_mix(pixels):

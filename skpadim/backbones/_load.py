@@ -75,7 +75,7 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
     """
     if isinstance(backbone, Backbone):
         # A copy: what the caller does to theirs afterwards must not change a fitted model.
-        return copy.deepcopy(backbone).eval().requires_grad_(False)
+        return copy.deepcopy(backbone).cpu().eval().requires_grad_(False)
     if isinstance(backbone, nn.Module):
         return ModuleBackbone(backbone) if _is_auto(layers) else ModuleBackbone(backbone, layers)
     if not isinstance(backbone, str):
