@@ -15,31 +15,32 @@ from skpadim import PatchEmbedder
 from skpadim._persistence import InconsistentVersionWarning
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"backbone": "resnet18", "weights": None, "n_features": 30, "layers": ("layer1", "layer2")},
-        {"backbone": "mobilenet_v3_large", "weights": None, "projection": "semi_orthogonal"},
-    ],
-    ids=["filter_bank", "resnet18", "mobilenet_v3_large"],
-)
-def test_a_fresh_process_scores_bit_for_bit(parameters, good, make_detector, tmp_path):
-    detector = make_detector(**parameters).fit(good)
+def test_a_fresh_process_scores_bit_for_bit(good, make_detector, tmp_path):
     np.save(tmp_path / "images.npy", good)
-    np.save(tmp_path / "scores.npy", detector.score_samples(good))
-    np.save(tmp_path / "labels.npy", detector.predict(good))
-    joblib.dump(detector, tmp_path / "model.joblib")
+    for name, parameters in {
+        "filter_bank": {},
+        "resnet18": {"n_features": 30, "layers": ("layer1", "layer2")},
+        "mobilenet_v3_large": {"projection": "semi_orthogonal"},
+    }.items():
+        weights = {} if name == "filter_bank" else {"weights": None}
+        detector = make_detector(backbone=name, **weights, **parameters).fit(good)
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "scores.npy", detector.score_samples(good))
+        np.save(tmp_path / name / "labels.npy", detector.predict(good))
+        joblib.dump(detector, tmp_path / name / "model.joblib")
     # Sockets are taken away from the process: a model file must not need the network.
     script = """
 import socket
 socket.socket.connect = None
-import joblib, numpy as np, sys
-root = sys.argv[1]
-detector = joblib.load(root + "/model.joblib")
-images = np.load(root + "/images.npy")
-assert (detector.score_samples(images) == np.load(root + "/scores.npy")).all()
-assert (detector.predict(images) == np.load(root + "/labels.npy")).all()
+import joblib, numpy as np, pathlib, sys
+root = pathlib.Path(sys.argv[1])
+images = np.load(root / "images.npy")
+folders = [path for path in root.iterdir() if path.is_dir()]
+assert len(folders) == 3
+for folder in folders:
+    detector = joblib.load(folder / "model.joblib")
+    assert (detector.score_samples(images) == np.load(folder / "scores.npy")).all(), folder
+    assert (detector.predict(images) == np.load(folder / "labels.npy")).all(), folder
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script, str(tmp_path)], check=True)
 
