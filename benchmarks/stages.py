@@ -6,7 +6,7 @@ resnet18, 256 x 256, float32, random weights, images already decoded, on the CPU
 around the layers of the network and around the functions that the other stages are made of; what
 none of them has seen is "the rest". Operations are those of a plain convolution, also where
 Winograd's needs fewer. The peak is that of a product of matrices of 2048 x 2048, the best of the
-runs.
+runs. First come the 3 x 3 convolutions of resnet18's layers alone, torch's and ours.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from _limits import matrix_product
 from _setting import print_setting
-from _timing import alternate, parse_arguments, print_header, print_row
+from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
 import skpadim._learning
 import skpadim._scoring
 from skpadim import PadimDetector, PatchEmbedder
+from skpadim._embedding import CPU_PART
 from skpadim._leave_out import TrainingDistances
 from skpadim._mahalanobis import Whitening
 from skpadim.backbones._winograd import WinogradConv2d
@@ -128,12 +129,34 @@ def print_stages(title, work, n_images, runs, clocks, peak):
     print_row("all", f"{whole / (runs * n_images) * 1e3:.2f}", "100.0%", "", "")
 
 
+@torch.no_grad()
+def print_convolutions(runs):
+    """Table of one convolution of each layer, in parts of a batch as large as the network's."""
+    print(
+        f"\nconvolutions 3 x 3, {CPU_PART} images at a time, median of {runs} rounds, ms an image"
+    )
+    print_header("channels", "map", "torch's", "ours", "ratio (median of the pairs)")
+    for channels, size in ((64, 64), (128, 32), (256, 16)):
+        images = torch.rand(CPU_PART, channels, size, size)
+        images = images.to(memory_format=torch.channels_last)
+        plain = torch.nn.Conv2d(channels, channels, 3, padding=1).requires_grad_(False)
+        plain = plain.to(memory_format=torch.channels_last)
+        ours = WinogradConv2d(plain)
+        works = {"plain": lambda plain=plain, images=images: plain(images)}
+        works["ours"] = lambda ours=ours, images=images: ours(images)
+        seconds = alternate(works, runs)
+        each = (f"{1e3 * np.median(s) / CPU_PART:.2f}" for s in seconds.values())
+        ratio = times_faster(seconds["ours"], seconds["plain"])
+        print_row(channels, f"{size} x {size}", *each, f"{ratio:.2f}")
+
+
 def main():
     options = parse_arguments(__doc__, runs=5, images=64, fit_images=200)
     print_setting("skpadim", "torchvision")
     work, n_operations = matrix_product(torch.float32, "cpu", 2048)
     peak = n_operations / alternate({"product": work}, options.runs)["product"].min()
     print(f"peak: {peak / 1e9:.0f} GFLOP/s")
+    print_convolutions(20 * options.runs)
     n_images = max(options.images, options.fit_images)
     images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
     some, of_fit = images[: options.images], images[: options.fit_images]
