@@ -181,7 +181,7 @@ def print_scores(backbone, names, record, peaks, options):
 
 
 def fitted_sides(backbone, name, options):
-    """Our detector, and anomalib's model in the precisions that it has, with made-up matrices."""
+    """Our detector, and anomalib's model with made-up matrices."""
     detector = make_detector(backbone, name, options, calibration=None)
     detector.fit(make_images(options.train[backbone], options))
     theirs = None
