@@ -27,10 +27,10 @@ from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._pixels import fit_to_size, to_float
 from skpadim.backbones import load_backbone
-from skpadim.backbones._backbone import with_low_precision_weights
+from skpadim.backbones._cpu_network import with_winograd
 from skpadim.backbones._digest import digest_backbone, layer_source
 from skpadim.backbones._load import load_shared_backbone
-from skpadim.backbones._winograd import with_winograd
+from skpadim.backbones._low_precision import with_low_precision_weights
 
 # What the parameters of PatchEmbedder and PadimDetector that they share may be.
 EMBEDDING_CONSTRAINTS = {
@@ -231,6 +231,7 @@ class PatchEmbedder(
         self.random_state = random_state
         self.verbose = verbose
 
+    @torch.inference_mode(False)
     def fit(self, X=None, y=None):
         """Load the network and draw the features; the images' content plays no part.
 
@@ -576,6 +577,8 @@ class PatchEmbedder(
             start = stop
         return embeddings
 
+    @torch.inference_mode(False)  # in which torch does not count the changes of a tensor
+    @torch.no_grad()
     def _network_on(self, device, layers, narrow):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""
         key = (device, layers, narrow, self.precision, self.compile)
@@ -589,10 +592,11 @@ class PatchEmbedder(
             if network is self._network and device.type != "cpu":
                 network = copy.deepcopy(network)  # the model's own stays where it is
             network = network.to(device)
-            if self.precision != "float32":
-                network = with_low_precision_weights(network, getattr(torch, self.precision))
-            elif device.type == "cpu" and not self.compile:
-                network = with_winograd(network)
+            dtype = getattr(torch, self.precision)
+            if device.type == "cpu" and not self.compile:
+                network = with_winograd(network, dtype)
+            if dtype != torch.float32:
+                network = with_low_precision_weights(network, dtype)
             if self.compile:
                 network = network.compiled(layers)
             width = self.input_size_[1]

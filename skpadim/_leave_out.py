@@ -7,6 +7,8 @@ samples. Free functions on torch tensors of any device, as in `_mahalanobis`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -28,7 +30,11 @@ _MIN_FLOAT32_REST = 0.05
 
 
 def leave_one_out_distances(
-    embeddings: torch.Tensor, mean: torch.Tensor, strips: list[torch.Tensor], n_samples: int
+    embeddings: torch.Tensor,
+    mean: torch.Tensor,
+    strips: list[torch.Tensor],
+    n_samples: int,
+    exact_strips: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
 
@@ -42,10 +48,13 @@ def leave_one_out_distances(
         Some of the training samples.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
         Inverse factors of A: :func:`whitening_strips` with ``n_samples - 2`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least three.
+    exact_strips : function, default=None
+        Gives the strips of some positions, by their indices, in float64, for the few where the
+        embeddings' precision is not enough. By default `strips` are float64 themselves.
 
     Returns
     -------
@@ -56,9 +65,10 @@ def leave_one_out_distances(
     c = n / ((n - 1) * (n - 2))
     if dtype != torch.float64:
         few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
-        few_strips = [strip[few] for strip in strips]
-        few_embeddings = embeddings[:, few].double()
-        q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
+        if len(few) > 0:
+            few_strips = exact_strips(few) if exact_strips else [strip[few] for strip in strips]
+            few_embeddings = embeddings[:, few].double()
+            q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
     return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
 
 
@@ -245,22 +255,22 @@ class TrainingDistances:
         n = self.moments.count
         if not self.leave_one_out:
 
-            def measure(rows, mean, strips):
+            def measure(rows, mean, strips, exact_strips):
                 return mahalanobis_distances(rows, mean.to(self.dtype), strips)
 
             return self._measure(embeddings, n - 1, self.dtype, measure)
         rows_of = {1: slice(None)} if groups is None else rows_by_group_size(groups)
         distances = embeddings.new_empty(embeddings.shape[:2])
         # Factors that are there already are used before they are replaced.
-        for size in sorted(rows_of, key=lambda size: n - size - 1 != self._kept[0]):
+        for size in sorted(rows_of, key=lambda size: self._factors_for(size) != self._kept[0]):
 
-            def measure(rows, mean, strips, size=size):
+            def measure(rows, mean, strips, exact_strips, size=size):
                 if size == 1:
-                    return leave_one_out_distances(rows, mean, strips, n)
+                    return leave_one_out_distances(rows, mean, strips, n, exact_strips)
                 return leave_group_out_distances(rows, mean, strips, n, size, self.regularization)
 
             rows = rows_of[size]
-            distances[rows] = self._measure(embeddings, n - size - 1, torch.float64, measure, rows)
+            distances[rows] = self._measure(embeddings, *self._factors_for(size), measure, rows)
         return distances
 
     def to(self, device: torch.device) -> TrainingDistances:
@@ -274,28 +284,35 @@ class TrainingDistances:
     def __getstate__(self):
         return {**vars(self), "_kept": (None, None)}
 
+    def _factors_for(self, size):
+        """Degrees of freedom, and dtype of the factors, where groups of a size are left out."""
+        return self.moments.count - size - 1, self.dtype if size == 1 else torch.float64
+
     def _measure(self, embeddings, degrees_of_freedom, dtype, measure, rows=slice(None)):
         """Distances of some rows, `measure` being given rows, mean and factors of positions."""
         mean, scatter = self.moments.mean, self.moments.scatter
         n_positions, n_features = mean.shape
+
+        def factors(of, dtype):
+            return whitening_strips(of, degrees_of_freedom, self.regularization, dtype)
+
+        def exactly(of):
+            """Factors of those positions that float32 is not enough for, by their indices."""
+            return lambda few: factors(of[few], torch.float64)
+
         if len(embeddings) < self.moments.count:
-            if self._kept[0] != degrees_of_freedom:
+            if self._kept[0] != (degrees_of_freedom, dtype):
                 self._kept = (None, None)  # freed before the next are made
-                self._kept = (
-                    degrees_of_freedom,
-                    whitening_strips(scatter, degrees_of_freedom, self.regularization, dtype),
-                )
-            return measure(embeddings[rows], mean, self._kept[1])
+                self._kept = (degrees_of_freedom, dtype), factors(scatter, dtype)
+            return measure(embeddings[rows], mean, self._kept[1], exactly(scatter))
         are_copied = not isinstance(rows, slice)
         n_rows = len(rows) if are_copied else len(embeddings)
         distances = embeddings.new_empty((n_rows, n_positions))
 
         n_bytes = 8 * (n_features**2 + n_rows * (4 + are_copied * n_features))
         for block in large_blocks(n_positions, n_bytes, mean.device):
-            strips = whitening_strips(
-                scatter[block], degrees_of_freedom, self.regularization, dtype
-            )
-            distances[:, block] = measure(embeddings[:, block][rows], mean[block], strips)
+            strips, exact = factors(scatter[block], dtype), exactly(scatter[block])
+            distances[:, block] = measure(embeddings[:, block][rows], mean[block], strips, exact)
         return distances
 
 

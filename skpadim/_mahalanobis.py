@@ -12,6 +12,7 @@ import torch
 
 from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
+from skpadim._machine_code import is_readable, loops
 from skpadim._moments import Moments, Samples
 from skpadim._small_matrices import (
     cholesky,
@@ -29,9 +30,10 @@ _MAX_FLOAT32_RATIO = 1000.0
 # batch would convert and centre the samples anew.
 _MAX_PRODUCT_BYTES = 2**29
 _MAX_PRODUCT_BYTES_ON_GPU = 2**33
-# A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal, at most so
-# many and none lower than that: one image at a time waits for the memory that factors are read
-# from. Flatter strips leave out more zeros, and their products are too small to be quick.
+# A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal: one image
+# at a time waits for the memory that factors are read from. Flat strips leave out more zeros, but
+# torch's products of small matrices are slow, so for them there are at most so many, none lower
+# than that.
 _MAX_STRIPS = 8
 _MIN_STRIP_ROWS = 32
 
@@ -44,8 +46,8 @@ class Whitening:
     ----------
     mean : tensor of shape (n_positions, n_features)
     strips : list of tensors of shape (n_positions, n_rows, n_columns)
-        Of the rows of W, without the columns that are zero in all rows of the strip. Their dtype is
-        that of the products.
+        Of the rows of W, without the columns that are zero in all rows of the strip; rows of zeros
+        may follow. Their dtype is that of the products.
     """
 
     mean: torch.Tensor
@@ -58,6 +60,10 @@ class Whitening:
     def to(self, device: torch.device) -> Whitening:
         """Return the same factors on another device."""
         return Whitening(self.mean.to(device), [strip.to(device) for strip in self.strips])
+
+    def __getstate__(self):
+        # Strips may share their memory, all of which would be pickled with each of them.
+        return {**vars(self), "strips": [strip.clone() for strip in self.strips]}
 
 
 @dataclass
@@ -155,19 +161,19 @@ def whitening_strips(
     """
     n_positions = len(scatter)
     n_features = triangle_rows(scatter.shape[1])
-    strips = [
-        empty((n_positions, stop - start, stop), dtype, scatter.device)
-        for start, stop in _strip_rows(n_features, scatter.device)
-    ]
+    strips = _new_strips(n_positions, n_features, dtype, scatter.device)
 
     def invert(block):
         covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = cholesky(covariance, regularization)
         inverses = inverse_factors(factors)
+        start = 0
         for strip in strips:
-            n_rows, stop = strip.shape[1:]
-            strip[block] = inverses[:, stop - n_rows : stop, :stop]
+            stop = strip.shape[2]
+            strip[block, : stop - start] = inverses[:, start:stop, :stop]
+            strip[block, stop - start :] = 0
+            start = stop
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
     return strips
@@ -238,6 +244,9 @@ def mahalanobis_distances(
     """
     n_samples, n_positions, n_features = embeddings.shape
     dtype = dtype or strips[0].dtype
+    loop = _loop_for(embeddings, mean, strips, dtype)
+    if loop is not None:
+        return loop.mahalanobis_distances(embeddings, mean, strips)
     distances = mean.new_empty((n_samples, n_positions))
 
     def measure(block):
@@ -295,11 +304,45 @@ def low_rank_distances(
     return distances
 
 
-def _strip_rows(n_features, device):
-    """First row and last but one of each strip; a GPU's kernels want one that has all rows."""
+def _new_strips(n_positions, n_features, dtype, device):
+    """Memory for the strips of :class:`Whitening`."""
+    loop = _loop(dtype, device)
+    if loop is not None:  # those of a position one after the other, each column by column
+        height = loop.ROWS
+        widths = [min(start + height, n_features) for start in range(0, n_features, height)]
+        memory = empty((n_positions, height * sum(widths)), dtype)
+        parts = memory.split([height * width for width in widths], dim=1)
+        return [part.unflatten(1, (-1, height)).mT for part in parts]
+    # A GPU's kernels want one strip that has all rows.
     n_strips = min(_MAX_STRIPS, n_features // _MIN_STRIP_ROWS) if device.type == "cpu" else 1
     height = -(-n_features // max(1, n_strips))
-    return [(start, min(start + height, n_features)) for start in range(0, n_features, height)]
+    stops = [min(start + height, n_features) for start in range(0, n_features, height)]
+    heights = [height] * (len(stops) - 1) + [n_features - height * (len(stops) - 1)]
+    return [
+        empty((n_positions, n_rows, stop), dtype, device)
+        for n_rows, stop in zip(heights, stops, strict=True)
+    ]
+
+
+def _loop(dtype, device):
+    """Compiled distances for strips of a dtype, or None."""
+    return loops("skpadim._mahalanobis_loop", dtype) if device.type == "cpu" else None
+
+
+def _loop_for(embeddings, mean, strips, dtype):
+    """Compiled distances, or None where the tensors are not such as they take."""
+    loop = _loop(dtype, embeddings.device)
+    is_taken = (
+        loop is not None
+        and is_readable(embeddings, torch.float32)
+        and is_readable(mean, torch.float32)
+        and embeddings.numel() > 0
+        and embeddings.stride(2) == 1
+        and mean.is_contiguous()
+        and all(strip.dtype == dtype and strip.shape[1] == loop.ROWS for strip in strips)
+        and all(strip.stride()[1:] == (1, loop.ROWS) for strip in strips)
+    )
+    return loop if is_taken else None
 
 
 def centred_samples(

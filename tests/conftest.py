@@ -1,10 +1,14 @@
 import csv
+import importlib.util
+import platform
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from skpadim import PadimDetector
@@ -41,6 +45,18 @@ def tiles():
     if not TILES.is_dir():
         pytest.skip("the magnetic tiles are not on this machine")
     return TILES
+
+
+@pytest.fixture(scope="session")
+def compiled_loops():
+    """Skip where there can be none."""
+    if not (
+        sys.platform == "linux"
+        and platform.machine() == "x86_64"
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+        and importlib.util.find_spec("numba")
+    ):
+        pytest.skip("needs Linux, a CPU with AVX2, and Numba")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -162,15 +161,3 @@ class CompiledBackbone(Backbone):
                 f"compile=True: torch could not compile {self.name} ({error}). It needs a C++ "
                 "compiler (on a GPU, Triton): install one, or set compile=False."
             ) from error
-
-
-def with_low_precision_weights(network: Backbone, dtype: torch.dtype) -> Backbone:
-    """Copy of a backbone that holds the weights of convolutions and linear layers in `dtype`.
-
-    Autocast would convert them to it for every batch.
-    """
-    network = network.with_modules(copy.deepcopy(network._modules))
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.to(dtype)
-    return network

@@ -93,35 +93,62 @@ def fold_batch_norms(module: nn.Module, images, names: Iterable[str]) -> nn.Modu
     a convolution's output twice), the module is returned unfolded.
     """
     folded = copy.deepcopy(module)
-    every = dict(folded.named_modules())
-    name_of = {sub: name for name, sub in every.items()}
-    runs: dict[nn.Module, int] = {}
-    returned: dict[int, tuple[nn.Module, torch.Tensor]] = {}
-    pairs: list[tuple[nn.Module, nn.Module]] = []
-
-    def after_convolution(convolution, _args, output):
-        runs[convolution] = runs.get(convolution, 0) + 1
-        returned[id(output)] = (convolution, output)  # the reference keeps the id from reuse
-
-    def before_norm(norm, args):
-        runs[norm] = runs.get(norm, 0) + 1
-        if id(args[0]) in returned:
-            pairs.append((returned[id(args[0])][0], norm))
-
-    convolutions = ((sub, after_convolution) for sub in every.values() if type(sub) is nn.Conv2d)
-    norms = ((sub, before_norm) for sub in every.values() if isinstance(sub, _BATCH_NORMS))
-    with forward_hooks(convolutions), forward_hooks(norms, before=True):
-        expected = run_to_layers(folded, images, names)
+    name_of = {sub: name for name, sub in folded.named_modules()}
+    expected = {}
+    pairs = run_in_a_row(
+        folded,
+        lambda: expected.update(run_to_layers(folded, images, names)),
+        lambda sub: type(sub) is nn.Conv2d,
+        lambda sub: isinstance(sub, _BATCH_NORMS) and sub.running_mean is not None,
+    )
     for convolution, norm in pairs:
-        if runs[convolution] == runs[norm] == 1 and norm.running_mean is not None:
-            replace_submodule(folded, name_of[convolution], fuse_conv_bn_eval(convolution, norm))
-            replace_submodule(folded, name_of[norm], nn.Identity())
+        replace_submodule(folded, name_of[convolution], fuse_conv_bn_eval(convolution, norm))
+        replace_submodule(folded, name_of[norm], nn.Identity())
     got = run_to_layers(folded, images, names)
     same = all(
         torch.allclose(got[name], expected[name], rtol=1e-3, atol=1e-4 * expected[name].std())
         for name in got
     )
     return folded if same else module
+
+
+def run_in_a_row(module: nn.Module, run, is_first, is_second) -> list[tuple[nn.Module, nn.Module]]:
+    """Pairs of submodules of which the second takes the very tensor that the first has returned.
+
+    Parameters
+    ----------
+    module : nn.Module
+    run : function
+        Runs the module, without arguments.
+    is_first, is_second : function
+        Which submodules may be the first, and the second, of a pair.
+
+    Returns
+    -------
+    pairs : list of tuple of two submodules
+        Of those that run once.
+    """
+    runs: dict[nn.Module, int] = {}
+    returned: dict[int, tuple[nn.Module, torch.Tensor, int]] = {}
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def after_first(first, _args, output):
+        runs[first] = runs.get(first, 0) + 1
+        # The reference keeps the id from reuse, the version tells whether it is overwritten.
+        returned[id(output)] = (first, output, output._version)
+
+    def before_second(second, args):
+        runs[second] = runs.get(second, 0) + 1
+        known = returned.get(id(args[0])) if args else None
+        if known is not None and known[1]._version == known[2]:
+            pairs.append((known[0], second))
+
+    submodules = list(module.modules())
+    firsts = ((sub, after_first) for sub in submodules if is_first(sub))
+    seconds = ((sub, before_second) for sub in submodules if is_second(sub))
+    with forward_hooks(firsts), forward_hooks(seconds, before=True):
+        run()
+    return [pair for pair in pairs if runs[pair[0]] == runs[pair[1]] == 1]
 
 
 def without_in_place(module: nn.Module) -> None:

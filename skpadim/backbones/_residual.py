@@ -1,4 +1,4 @@
-"""Residual blocks of torchvision that compute only the output channels that are used."""
+"""Residual blocks of torchvision as their convolutions alone, and of some output channels only."""
 
 from __future__ import annotations
 
@@ -8,45 +8,59 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from skpadim.backbones._winograd import rectified
+
 # Convolutions of a block, from first to last, and the batch norms after them.
 _CONVOLUTIONS = {BasicBlock: 2, Bottleneck: 3}
 
 
-class NarrowBlock(nn.Module):
-    """A residual block without downsampling, its batch norms folded, with some output channels.
+class FoldedBlock(nn.Module):
+    """A residual block whose batch norms are folded into its convolutions.
 
     Parameters
     ----------
     block : BasicBlock or Bottleneck
-    channels : ndarray of int
-        The output channels to compute.
+        One for which :func:`is_folded_block` holds; its convolutions are shared.
     """
 
-    def __init__(self, block, channels):
+    def __init__(self, block):
         super().__init__()
-        names = [f"conv{i + 1}" for i in range(_CONVOLUTIONS[type(block)])]
-        *convolutions, last = (copy.deepcopy(getattr(block, name)) for name in names)
-        indices = torch.as_tensor(channels)
-        with torch.no_grad():
-            narrow = nn.Conv2d(
-                last.in_channels,
-                len(indices),
-                last.kernel_size,
-                last.stride,
-                last.padding,
-                last.dilation,
-            )
-            narrow.weight = nn.Parameter(last.weight[indices], requires_grad=False)
-            narrow.bias = nn.Parameter(last.bias[indices], requires_grad=False)
-        layers = []
-        for convolution in convolutions:
-            layers += [convolution, nn.ReLU(inplace=True)]
-        self.convolutions = nn.Sequential(*layers, narrow.to(memory_format=torch.channels_last))
-        self.register_buffer("channels", indices, persistent=False)
+        names = (f"conv{i + 1}" for i in range(_CONVOLUTIONS[type(block)]))
+        self.convolutions = nn.ModuleList(getattr(block, name) for name in names)
+        self.shortcut = nn.Identity() if block.downsample is None else block.downsample
 
     def forward(self, images):
-        """Map (n, in_channels, h, w) to (n, channels, h, w)."""
-        return torch.relu_(self.convolutions(images) + images.index_select(1, self.channels))
+        """Map (n, in_channels, h, w) to (n, out_channels, h or h / 2, w or w / 2)."""
+        shortcut = self.shortcut(images)
+        *convolutions, last = self.convolutions
+        for convolution in convolutions:
+            images = rectified(convolution, images)
+        return rectified(last, images, shortcut)
+
+
+class _Channels(nn.Module):
+    """Some channels of its input."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("channels", torch.as_tensor(channels), persistent=False)
+
+    def forward(self, images):
+        return images.index_select(1, self.channels)
+
+
+def is_folded_block(module: nn.Module) -> bool:
+    """Whether a module is a residual block of torchvision without batch norms."""
+    return (
+        type(module) in _CONVOLUTIONS
+        and type(module.relu) is nn.ReLU
+        and all(
+            isinstance(getattr(module, f"bn{i + 1}"), nn.Identity)
+            for i in range(_CONVOLUTIONS[type(module)])
+        )
+        and not any(sub._forward_hooks or sub._forward_pre_hooks for sub in module.modules())
+        and "forward" not in vars(module)  # its author computes it
+    )
 
 
 def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
@@ -55,8 +69,9 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
     Parameters
     ----------
     stage : nn.Module
-        A residual block, or a sequence of them.
+        A residual block without downsampling and batch norms, or a sequence that ends with one.
     channels : ndarray of int
+        The output channels to compute.
 
     Returns
     -------
@@ -66,10 +81,25 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
     if isinstance(stage, nn.Sequential) and len(stage) > 0:
         last = narrow_residual_block(stage[-1], channels)
         return None if last is None else nn.Sequential(*stage[:-1], last)
-    if type(stage) not in _CONVOLUTIONS or stage.downsample is not None or len(channels) == 0:
+    if not is_folded_block(stage) or stage.downsample is not None or len(channels) == 0:
         return None
-    n_convolutions = _CONVOLUTIONS[type(stage)]
-    norms = [getattr(stage, f"bn{i + 1}") for i in range(n_convolutions)]
-    if not all(isinstance(norm, nn.Identity) for norm in norms):
-        return None
-    return NarrowBlock(stage, channels)
+    narrow = FoldedBlock(copy.deepcopy(stage))
+    narrow.convolutions[-1] = _narrow_convolution(narrow.convolutions[-1], channels)
+    narrow.shortcut = _Channels(channels)
+    return narrow
+
+
+def _narrow_convolution(convolution, channels):
+    narrow = nn.Conv2d(
+        convolution.in_channels,
+        len(channels),
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+    )
+    indices = torch.as_tensor(channels)
+    with torch.no_grad():
+        narrow.weight = nn.Parameter(convolution.weight[indices], requires_grad=False)
+        narrow.bias = nn.Parameter(convolution.bias[indices], requires_grad=False)
+    return narrow.to(memory_format=torch.channels_last)

@@ -1,31 +1,31 @@
-"""3 x 3 convolutions by Winograd's minimal filtering: a quarter of the multiplications.
+"""Convolutions by Winograd's minimal filtering: a quarter of the multiplications.
 
-A tile of 4 x 4 outputs takes a window of 6 x 6 inputs, hence F(4 x 4, 3 x 3). Window, kernel and
-tile are each transformed along rows and columns, and between them the convolution is 36 matrix
-products over the channels, of 36 multiplications a tile instead of 144 (Lavin and Gray, "Fast
-Algorithms for Convolutional Neural Networks", arXiv 1509.09308, section 4.3).
+A tile of 4 x 4 outputs of a 3 x 3 convolution takes a window of 6 x 6 inputs, hence
+F(4 x 4, 3 x 3). Window, kernel and tile are each transformed along rows and columns, and between
+them the convolution is 36 matrix products over the channels, of 36 multiplications a tile instead
+of 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308,
+section 4.3). The 7 x 7 convolution with stride 2 that many networks begin with is one of 4 x 4 on
+pairs of pixels, F(3 x 3, 4 x 4).
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
-from functools import cache
 
 import torch
 from torch import nn
 
-from skpadim.backbones._backbone import Backbone
-from skpadim.backbones._module import SMALL_PROBE_SIZE
+from skpadim._machine_code import is_readable, loops
 
 # With fewer channels the transforms cost what the products save.
 _MIN_CHANNELS = 16
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3 x 3 convolution with stride 1 and padding 1 that multiplies less on a CPU.
+    """A convolution that multiplies less on a CPU, and rectifies what it writes if it is told to.
 
-    It is for inference in float32, of ordinary tensors. What is not that, such as other precisions,
+    It is for inference in float32, of ordinary tensors; under autocast to bfloat16 its inputs and
+    outputs are bfloat16, what is between them is not. What is not that, such as other precisions,
     devices, or gradients, is convolved plainly. It differs from the exact convolution by about 2e-6
     of the largest output, the plain one by 1e-6; an infinite input makes all outputs of its tiles
     NaN. The transformed kernels take four times the memory of the weights.
@@ -34,36 +34,54 @@ class WinogradConv2d(nn.Conv2d):
     ----------
     convolution : nn.Conv2d
         One for which :func:`can_be_winograd` holds; its weights and other attributes are shared.
+    rectifies : bool, default=False
+        Whether outputs below zero become zero.
     """
 
-    def __init__(self, convolution):
+    def __init__(self, convolution, rectifies=False):
         nn.Module.__init__(self)
         for name, value in vars(convolution).items():
             self.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
+        self.rectifies = rectifies
         self._transformed = None
 
-    def forward(self, images):
-        """Map (n, in_channels, height, width) to (n, out_channels, height, width)."""
-        if not self._is_plain_inference(images):
-            return super().forward(images)
-        images = images.permute(0, 2, 3, 1).contiguous()
-        outputs = _kernel().convolve(images, *self._kernels_and_bias(), self.out_channels)
+    def forward(self, images, added=None):
+        """Map (n, in_channels, height, width) to (n, out_channels, out_height, out_width).
+
+        Parameters
+        ----------
+        images : tensor of shape (n, in_channels, height, width)
+        added : tensor of the outputs' shape, default=None
+            Added to the outputs before they are rectified.
+        """
+        dtype = _autocast_dtype() or images.dtype
+        if not self._is_plain_inference(images, dtype):
+            outputs = super().forward(images)
+            if added is not None:
+                outputs = outputs + added
+            return outputs.relu() if self.rectifies else outputs
+        outputs = _loop(dtype).convolve(
+            images.to(dtype).permute(0, 2, 3, 1).contiguous(),
+            *self._kernels_and_bias(),
+            self.out_channels,
+            stride=self.stride[0],
+            rectify=self.rectifies,
+            added=None if added is None else added.to(dtype).permute(0, 2, 3, 1).contiguous(),
+        )
         return outputs.permute(0, 3, 1, 2)
 
-    def _is_plain_inference(self, images):
-        tensors = [tensor for tensor in (images, self.weight, self.bias) if tensor is not None]
+    def _is_plain_inference(self, images, dtype):
+        parameters = [tensor for tensor in (self.weight, self.bias) if tensor is not None]
         return (
-            all(_is_float32_on_cpu(tensor) for tensor in tensors)
-            and type(images) is torch.Tensor
+            all(is_readable(tensor, torch.float32) for tensor in parameters)
+            and (is_readable(images, torch.float32) or is_readable(images, dtype))
+            and (dtype == torch.float32 or _autocast_dtype() == dtype)
             and images.ndim == 4
             and images.shape[1] == self.in_channels
             and images.numel() > 0
-            and not images.is_neg()
-            and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
-            and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-            and _kernel() is not None
+            and _loop(dtype) is not None
         )
 
     def _kernels_and_bias(self):
@@ -72,7 +90,7 @@ class WinogradConv2d(nn.Conv2d):
         known = [(id(tensor), _version(tensor)) for tensor in parameters]
         transformed = self._transformed  # once: another thread may replace it
         if transformed is None or transformed[0] != known:
-            kernels = _kernel().transform_kernels(self.weight)
+            kernels = _loop().kernels_as_read(self.weight, self.stride[0])
             bias = self.weight.new_zeros(kernels.shape[1] * kernels.shape[3])
             if self.bias is not None:
                 bias[: self.out_channels] = self.bias.detach()
@@ -88,49 +106,46 @@ def can_be_winograd(module: nn.Module) -> bool:
     """Whether a module is a convolution that :class:`WinogradConv2d` computes, and faster."""
     return (
         type(module) is nn.Conv2d
-        and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
+        and (_is_three_by_three(module) or _is_first_of_a_network(module))
+        and module.dilation == (1, 1)
         and module.groups == 1
         and module.padding_mode == "zeros"
-        and module.in_channels % 8 == 0
-        and min(module.in_channels, module.out_channels) >= _MIN_CHANNELS
+        and module.out_channels >= _MIN_CHANNELS
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not {"forward", "_conv_forward"} & vars(module).keys()  # its author computes it
     )
 
 
-def with_winograd(network: Backbone) -> Backbone:
-    """The backbone, or a copy with Winograd's convolutions if they can be compiled for this CPU.
-
-    Should the copy not give the same maps, the backbone itself is returned: a module may count on
-    its convolutions being the very objects that it has made.
-    """
-    if not any(map(can_be_winograd, network.modules())) or _kernel() is None:
-        return network
-    fast = network.with_modules(copy.deepcopy(network._modules))
-    replaced = {}  # one for each convolution, whatever the number of its names
-    for parent in list(fast.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and can_be_winograd(child):
-                if child not in replaced:
-                    replaced[child] = WinogradConv2d(child)
-                parent._modules[name] = replaced[child]
-    return fast if _maps_are_the_same(fast, network) else network
+def rectified(convolution: nn.Module, images: torch.Tensor, added: torch.Tensor | None = None):
+    """Convolve, add `added`, and make what is below zero zero; all at once if it can be."""
+    if isinstance(convolution, WinogradConv2d) and convolution.rectifies:
+        return convolution(images, added)
+    outputs = convolution(images)
+    return torch.relu_(outputs if added is None else outputs.add_(added))
 
 
-def _maps_are_the_same(network, expected):
-    images = torch.rand(1, 3, *SMALL_PROBE_SIZE, generator=torch.Generator().manual_seed(0))
-    layers = tuple(expected.layers)
-    with torch.no_grad():
-        expected_maps = expected(images, layers)
-        try:
-            maps = network(images, layers)
-        except Exception:  # of the module's own code
-            return False
-    return all(
-        torch.allclose(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.std()))
-        for got, wanted in zip(maps, expected_maps, strict=True)
+def has_winograd(dtype: torch.dtype) -> bool:
+    """Whether this machine has the compiled convolution for images of a dtype."""
+    return _loop(dtype) is not None
+
+
+def _is_three_by_three(module):
+    return (
+        module.kernel_size == (3, 3)
+        and module.stride == module.padding == (1, 1)
+        and module.in_channels >= _MIN_CHANNELS
+        and has_winograd(torch.float32)
+        and module.in_channels % _loop().LANES == 0
+    )
+
+
+def _is_first_of_a_network(module):
+    return (
+        module.kernel_size == (7, 7)
+        and module.stride == (2, 2)
+        and module.padding == (3, 3)
+        and module.in_channels == 3
     )
 
 
@@ -139,26 +154,11 @@ def _version(tensor):
     return None if tensor is None or tensor.is_inference() else tensor._version
 
 
-def _is_float32_on_cpu(tensor):
-    is_dense = tensor.layout == torch.strided
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and is_dense
+def _autocast_dtype():
+    """What convolutions are computed in by autocast, or None."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
-@cache
-def _kernel():
-    """The compiled convolution, or None where there is none: it is for CPUs with AVX2."""
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        return None
-    try:
-        from skpadim.backbones import _winograd_kernel
-    except ImportError:  # no Numba, or none for this system
-        return None
-    except Exception as error:
-        warnings.warn(
-            f"Numba cannot compile fast convolutions ({type(error).__name__}: {error}); torch's "
-            "are used, which give the same results more slowly.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    return _winograd_kernel
+def _loop(dtype=torch.float32):
+    """The compiled convolution, or None where there is none."""
+    return loops("skpadim.backbones._winograd_loop", dtype)

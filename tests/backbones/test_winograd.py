@@ -1,15 +1,12 @@
-"""Winograd's convolutions equal the plain ones, and are put where they are faster."""
+"""Winograd's convolutions equal the plain ones."""
 
 import copy
-import importlib.util
 import os
 import pickle
-import platform
 import re
 import subprocess
 import sys
 import threading
-import types
 
 import numpy as np
 import pytest
@@ -19,19 +16,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from skpadim import PatchEmbedder
-from skpadim.backbones import ModuleBackbone, _winograd, load_backbone
-from skpadim.backbones._winograd import WinogradConv2d, with_winograd
+from skpadim.backbones._winograd import WinogradConv2d
 
 LAYERS = ("layer1", "layer2", "layer3")
 
-if not (
-    sys.platform == "linux"
-    and platform.machine() == "x86_64"
-    and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    and importlib.util.find_spec("numba")
-):
-    pytest.skip("needs Linux, a CPU with AVX2, and Numba", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("compiled_loops")
 
 
 def make_convolution(n_in=40, n_out=37, **parameters):
@@ -78,17 +67,112 @@ def test_equals_the_convolution_in_float64(n_images, height, width, eighths, n_o
         assert relative_error(outputs, expected) < 5e-6
 
 
-def test_the_transforms_are_exact_but_for_rounding():
-    from skpadim.backbones._winograd_kernel import transform_products, transform_window
+@settings(max_examples=40, deadline=None)
+@given(
+    n_images=st.integers(1, 5),
+    height=st.integers(1, 45),
+    width=st.integers(1, 45),
+    n_out=st.integers(1, 70),
+    bias=st.booleans(),
+)
+def test_the_first_convolution_of_a_network_equals_that_in_float64(
+    n_images, height, width, n_out, bias
+):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, n_out, 7, stride=2, padding=3, bias=bias).requires_grad_(False)
+    images = make_images(n_images, 3, height, width)
+    outputs = WinogradConv2d(convolution)(images)
+    expected = convolution.double()(images.double())
+    assert outputs.shape == expected.shape
+    terms = F.conv2d(images.double().abs(), convolution.weight.abs(), stride=2, padding=3)
+    assert (outputs - expected).abs().max() < 1e-6 * terms.max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(12, 8), (13, 10)], ids=["whole tiles", "parts of tiles"])
+@pytest.mark.parametrize("is_added_to", [True, False])
+def test_outputs_are_added_to_and_rectified(dtype, size, is_added_to):
+    convolution = make_convolution(32, 48)
+    images, added = make_images(2, 32, *size).to(dtype), make_images(2, 48, *size).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        winograd = WinogradConv2d(convolution, rectifies=True)
+        outputs = winograd(images, added if is_added_to else None)
+    expected = convolution.double()(images.double()) + added.double() * is_added_to
+    assert outputs.dtype == dtype
+    bound = {torch.float32: 5e-6, torch.bfloat16: 2**-8}[dtype]
+    assert relative_error(outputs, expected.clamp(min=0)) < bound
+
+
+def test_outputs_are_added_to_and_rectified_where_gradients_are_wanted():
+    convolution = make_convolution()
+    images, added = make_images(2, 40, 9, 9), make_images(2, 37, 9, 9)
+    expected = torch.relu(convolution(images) + added)
+    winograd = WinogradConv2d(convolution, rectifies=True)
+    torch.testing.assert_close(winograd(images.requires_grad_(), added), expected)
+
+
+@pytest.mark.parametrize("is_bfloat16", [False, True])
+def test_what_is_not_a_number_stays_so(is_bfloat16):
+    winograd = WinogradConv2d(make_convolution(), rectifies=True)
+    images = make_images(1, 40, 8, 8)
+    images[0, 0, 0, 0] = torch.nan
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+        assert winograd(images)[0, :, 0, 0].isnan().all()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.0038, 0.0041, -0.0019, -0.0021])
+def test_bfloat16_is_rounded_to_the_nearest(share):
+    identity = nn.Conv2d(16, 16, 3, padding=1).requires_grad_(False)
+    identity.weight.zero_()[range(16), range(16), 1, 1] = 1
+    identity.bias.fill_(share)
+    numbers = torch.tensor([1.0, -1.0, 1e-30, 3e30, 0.0, 255.0])
+    images = numbers[:, None, None, None].repeat(1, 16, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = WinogradConv2d(identity)(images)
+    expected = (numbers.to(torch.bfloat16) + share).to(torch.bfloat16)
+    assert torch.equal(outputs[:, 0, 0, 0], expected)
+
+
+def test_wider_registers_give_the_same(tmp_path):
+    code = """
+import torch
+from llvmlite import binding
+here, binding.get_host_cpu_features = binding.get_host_cpu_features, lambda: {"avx512f": True}
+from skpadim import _vector_code
+binding.get_host_cpu_features = here
+from skpadim._mahalanobis import mahalanobis_distances, whitening_strips
+from skpadim.backbones._winograd import WinogradConv2d, _loop
+assert _loop().PANEL == 32
+plain = torch.nn.Conv2d(32, 48, 3, padding=1)
+first = torch.nn.Conv2d(3, 40, 7, stride=2, padding=3)
+for convolution, n_in in ((plain, 32), (first, 3)):
+    convolution.requires_grad_(False)
+    images = torch.randn(3, n_in, 41, 37)
+    expected = convolution(images)
+    error = (WinogradConv2d(convolution)(images) - expected).abs().max()
+    assert error < 5e-6 * expected.abs().max(), error
+scatter = torch.eye(37, dtype=torch.float64)[tuple(torch.tril_indices(37, 37))].repeat(5, 1)
+strips = whitening_strips(scatter, 1, 0.0, torch.float32)
+embeddings = torch.randn(70, 5, 37)
+distances = mahalanobis_distances(embeddings, torch.zeros(5, 37), strips)
+torch.testing.assert_close(distances, embeddings.norm(dim=2))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd(), env=environment)
+
+
+@pytest.mark.parametrize("tile", [3, 4])
+def test_the_transforms_are_exact_but_for_rounding(tile):
+    from skpadim.backbones._winograd_transforms import transform_products, transform_window
 
     rng = np.random.default_rng(0)
-    window, kernel = rng.normal(size=6), rng.normal(size=3)
+    window, kernel = rng.normal(size=6), rng.normal(size=7 - tile)
     points = [0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)]
-    at_points = [*(kernel @ [1, p, p * p] for p in points), kernel[2]]
+    at_points = [*(kernel @ np.power(p, range(7 - tile)) for p in points), kernel[-1]]
     # What the kernels are divided by: the derivative of (x - p) (x - q) ... at each point.
     scale = [np.prod([p - q for q in points if q != p]) for p in points]
     at_points = np.divide(at_points, [*scale, 1])
-    tile = transform_products(*np.multiply(transform_window(*window), at_points))
+    tile = transform_products(tile, *np.multiply(transform_window(*window), at_points))
     np.testing.assert_allclose(tile, np.correlate(window, kernel), rtol=1e-12)
 
 
@@ -132,8 +216,8 @@ def test_threads_of_the_caller_do_not_get_into_each_others_way():
 def test_it_runs_on_the_threads_that_torch_has():
     code = """
 import os, torch
-from skpadim.backbones._winograd import WinogradConv2d, _kernel
-_kernel()
+from skpadim.backbones._winograd import WinogradConv2d, has_winograd
+has_winograd(torch.float32)
 torch.set_num_threads(3)
 plain = torch.nn.Conv2d(32, 32, 3, padding=1).requires_grad_(False)
 winograd = WinogradConv2d(plain)
@@ -259,187 +343,3 @@ def test_a_gpu_convolves_plainly():
     convolution = make_convolution().cuda()
     images = make_images(2, 40, 8, 8).cuda()
     torch.testing.assert_close(WinogradConv2d(convolution)(images), convolution(images))
-
-
-def replaced(network):
-    return [name for name, m in network.named_modules() if isinstance(m, WinogradConv2d)]
-
-
-def test_convolutions_without_stride_are_replaced():
-    network = load_backbone("resnet18", weights=None).cut(LAYERS).for_inference()
-    names = [
-        *("layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2"),
-        *("layer2.0.conv2", "layer2.1.conv1", "layer2.1.conv2"),
-        *("layer3.0.conv2", "layer3.1.conv1", "layer3.1.conv2"),
-    ]
-    assert replaced(with_winograd(network)) == [f"module.{name}" for name in names]
-    assert replaced(network) == []
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.Conv2d(64, 64, 3, padding=1, stride=2),
-        nn.Conv2d(64, 64, 3, padding=1, groups=2),
-        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
-        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(64, 64, 3),
-        nn.Conv2d(64, 64, 3, padding="same"),
-        nn.Conv2d(64, 64, 5, padding=1),
-        nn.Conv2d(68, 64, 3, padding=1),
-        nn.Conv2d(8, 64, 3, padding=1),
-        nn.Conv2d(64, 8, 3, padding=1),
-    ],
-)
-def test_other_convolutions_are_left(module):
-    network = load_backbone("resnet18", weights=None).with_modules({"module": module})
-    assert replaced(with_winograd(network)) == []
-
-
-class Unusual(nn.Module):
-    """A network that treats one of its convolutions in a way of its own."""
-
-    def __init__(self, way):
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
-        self.wide = nn.Conv2d(32, 32, 3, padding=1)
-        self.last = nn.Conv2d(32, 32, 3, padding=1)
-        self.weight = self.wide.weight.detach().clone()
-        self.way = way
-        if way == "list":
-            self.steps = [self.wide]
-        elif way == "forward":
-            self.wide.forward = types.MethodType(lambda conv, x: 2 * F.relu(x), self.wide)
-        elif way == "attribute":
-            self.wide.gain = 3.0
-        elif way == "shared":
-            self.again = self.wide
-
-    def forward(self, images):
-        maps = self.stem(images)
-        if self.way == "list":
-            maps = self.steps[0](maps)
-        elif self.way == "one by one":
-            maps = torch.stack([self.wide(image) for image in maps])
-        elif self.way == "attribute":
-            maps = self.wide(maps) * self.wide.gain
-        elif self.way == "shared":
-            maps = self.again(self.wide(maps))
-        elif self.way == "training":
-            assert not self.wide.training
-            maps = self.wide(maps)
-        elif self.way == "weights of the images":
-            self.wide.weight.copy_(self.weight * (1 + images.mean()))
-            maps = self.wide(maps)
-        else:
-            maps = self.wide(maps)
-        return self.last(maps)
-
-
-@pytest.mark.parametrize(
-    "way",
-    [
-        *("list", "forward", "attribute", "shared"),
-        *("one by one", "training", "weights of the images"),
-    ],
-)
-def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
-    def embed():
-        layers = ["stem", "last"]
-        embedder = PatchEmbedder(Unusual(way), layers=layers, image_size=64, crop_size=None)
-        return torch.from_numpy(embedder.set_params(device="cpu").fit_transform(good[:3]))
-
-    fast = embed()
-    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network: network)
-    assert relative_error(fast, embed()) < 5e-6
-
-
-def test_a_convolution_with_two_names_is_replaced_once():
-    module = ModuleBackbone(Unusual("shared"), layers=["wide", "last"])
-    fast = with_winograd(module).module
-    assert isinstance(fast.wide, WinogradConv2d)
-    assert fast.again is fast.wide
-
-
-@pytest.fixture
-def fresh_kernel():
-    """Look for the compiled convolution anew in a test, and again after it."""
-    _winograd._kernel.cache_clear()
-    yield
-    _winograd._kernel.cache_clear()
-
-
-def test_nothing_is_replaced_on_other_cpus(monkeypatch, fresh_kernel):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert replaced(with_winograd(load_backbone("resnet18", weights=None))) == []
-
-
-def test_nothing_is_replaced_without_numba(monkeypatch, fresh_kernel):
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "skpadim.backbones._winograd_kernel")
-    monkeypatch.delattr("skpadim.backbones._winograd_kernel")
-    assert replaced(with_winograd(load_backbone("resnet18", weights=None))) == []
-
-
-def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, fresh_kernel):
-    def fail(*arguments, **options):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("numba.cfunc", fail)
-    monkeypatch.delitem(sys.modules, "skpadim.backbones._winograd_kernel")
-    monkeypatch.delattr("skpadim.backbones._winograd_kernel")
-    with pytest.warns(RuntimeWarning, match=r"OSError: disk full.*more slowly"):
-        network = with_winograd(load_backbone("resnet18", weights=None))
-    assert replaced(network) == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("cannot cache function: no locator available"),
-        OSError("No space left on device"),
-        EOFError("Ran out of input"),
-    ],
-)
-def test_it_is_compiled_where_nothing_can_be_kept(monkeypatch, error):
-    from skpadim.backbones import _winograd_kernel
-
-    def cfunc(signature, cache=False):
-        if cache:
-            raise error
-        return lambda function: "compiled"
-
-    monkeypatch.setattr(_winograd_kernel, "cfunc", cfunc)
-    assert _winograd_kernel._compile(lambda pointer: None) == "compiled"
-
-
-def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_path):
-    from skpadim.backbones import _winograd_kernel
-
-    def name():
-        monkeypatch.setattr(_winograd_kernel, "cfunc", lambda *_, **__: lambda f: f.__qualname__)
-        return _winograd_kernel._compile(lambda pointer: None)
-
-    before = name()
-    assert name() == before
-    changed = tmp_path / "code.py"
-    changed.write_text("# other instructions")
-    with monkeypatch.context() as patch:
-        patch.setattr(_winograd_kernel.code, "__file__", str(changed))
-        assert name() != before
-    monkeypatch.setattr(_winograd_kernel, "get_host_cpu_name", lambda: "another")
-    assert name() != before
-
-
-def test_embeddings_are_those_of_the_plain_network(monkeypatch, good):
-    def embed():
-        embedder = PatchEmbedder("resnet18", weights=None, random_state=0, image_size=96)
-        embeddings = embedder.set_params(crop_size=None, device="cpu").fit_transform(good[:6])
-        return torch.from_numpy(embeddings), embedder
-
-    fast, embedder = embed()
-    assert replaced(embedder._network_on(torch.device("cpu"), LAYERS, True)[0])
-    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network: network)
-    plain, _ = embed()
-    assert relative_error(fast, plain) < 5e-6

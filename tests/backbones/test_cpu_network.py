@@ -1,0 +1,192 @@
+"""Networks with convolutions of our own give what they gave without."""
+
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from skpadim import PatchEmbedder
+from skpadim.backbones import ModuleBackbone, _cpu_network, load_backbone
+from skpadim.backbones._cpu_network import with_winograd
+from skpadim.backbones._residual import FoldedBlock
+from skpadim.backbones._winograd import WinogradConv2d
+
+LAYERS = ("layer1", "layer2", "layer3")
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+
+
+def relative_error(outputs, expected):
+    return float((outputs - expected).abs().max() / expected.abs().max())
+
+
+def replaced(network):
+    return [name for name, m in network.named_modules() if isinstance(m, WinogradConv2d)]
+
+
+@pytest.fixture
+def network():
+    return load_backbone("resnet18", weights=None).cut(LAYERS).for_inference()
+
+
+def test_convolutions_without_stride_and_the_first_are_replaced(network):
+    fast = with_winograd(network)
+    names = [
+        *("layer1.0.convolutions.0", "layer1.0.convolutions.1"),
+        *("layer1.1.convolutions.0", "layer1.1.convolutions.1"),
+        *("layer2.0.convolutions.1", "layer2.1.convolutions.0", "layer2.1.convolutions.1"),
+        *("layer3.0.convolutions.1", "layer3.1.convolutions.0", "layer3.1.convolutions.1"),
+    ]
+    assert replaced(fast) == [f"module.{name}" for name in ("conv1", *names)]
+    assert all(module.rectifies for module in fast.modules() if isinstance(module, WinogradConv2d))
+    assert not any(isinstance(module, nn.ReLU) for module in fast.modules())
+    assert replaced(network) == []
+
+
+@pytest.mark.parametrize("layers", [("conv1", "layer2"), ("layer1.0.bn1", "layer2")])
+def test_a_layer_inside_of_what_would_be_joined_is_given_as_it_is(layers):
+    network = load_backbone("resnet18", weights=None).module
+    backbone = ModuleBackbone(network, layers=layers).cut(layers).for_inference()
+    fast = with_winograd(backbone)
+    assert replaced(fast)
+    images = torch.rand(2, 3, 64, 64)
+    for got, expected in zip(fast(images, layers), backbone(images, layers), strict=True):
+        assert relative_error(got, expected) < 5e-6
+
+
+@pytest.mark.parametrize("downsamples", [True, False])
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_folded_blocks_equal_torchvisions(kind, downsamples):
+    torch.manual_seed(0)
+    shortcut = nn.Conv2d(64, 16 * kind.expansion, 1, stride=2) if downsamples else None
+    n_in = 64 if downsamples else 16 * kind.expansion
+    block = kind(n_in, 16, 2 if downsamples else 1, shortcut, norm_layer=lambda n: nn.Identity())
+    images = torch.randn(2, n_in, 12, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(FoldedBlock(block.eval())(images), block(images))
+
+
+def test_blocks_with_another_activation_are_left(network):
+    network.module.layer1[0].relu = nn.LeakyReLU(0.3)
+    fast = with_winograd(network)
+    assert type(fast.module.layer1[0]) is BasicBlock
+    assert type(fast.module.layer1[1]) is FoldedBlock
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(64, 64, 3, padding=1, stride=2),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, padding="same"),
+        nn.Conv2d(64, 64, 5, padding=1),
+        nn.Conv2d(68, 64, 3, padding=1),
+        nn.Conv2d(8, 64, 3, padding=1),
+        nn.Conv2d(64, 8, 3, padding=1),
+        nn.Conv2d(3, 64, 7, padding=3),
+        nn.Conv2d(3, 64, 7, stride=2),
+        nn.Conv2d(4, 64, 7, stride=2, padding=3),
+        nn.Conv2d(3, 8, 7, stride=2, padding=3),
+    ],
+)
+def test_other_convolutions_are_left(module):
+    network = load_backbone("resnet18", weights=None).with_modules({"module": module})
+    assert replaced(with_winograd(network)) == []
+
+
+class Unusual(nn.Module):
+    """A network that treats one of its convolutions in a way of its own."""
+
+    def __init__(self, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 32, 3, stride=2, padding=1)
+        self.wide = nn.Conv2d(32, 32, 3, padding=1)
+        self.last = nn.Conv2d(32, 32, 3, padding=1)
+        self.weight = self.wide.weight.detach().clone()
+        self.rectify = nn.ReLU()
+        self.way = way
+        if way == "list":
+            self.steps = [self.wide]
+        elif way == "forward":
+            self.wide.forward = types.MethodType(lambda conv, x: 2 * F.relu(x), self.wide)
+        elif way == "attribute":
+            self.wide.gain = 3.0
+        elif way == "shared":
+            self.again = self.wide
+
+    def forward(self, images):
+        maps = self.stem(images)
+        if self.way == "list":
+            maps = self.steps[0](maps)
+        elif self.way == "one by one":
+            maps = torch.stack([self.wide(image) for image in maps])
+        elif self.way == "attribute":
+            maps = self.wide(maps) * self.wide.gain
+        elif self.way == "shared":
+            maps = self.again(self.wide(maps))
+        elif self.way == "used twice":
+            maps = self.wide(maps)
+            maps = self.rectify(maps) - maps
+        elif self.way == "added to in place":
+            wide = self.wide(maps)
+            wide += maps
+            maps = self.rectify(wide)
+        elif self.way == "training":
+            assert not self.wide.training
+            maps = self.wide(maps)
+        elif self.way == "weights of the images":
+            self.wide.weight.copy_(self.weight * (1 + images.mean()))
+            maps = self.wide(maps)
+        else:
+            maps = self.wide(maps)
+        return self.last(maps)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("list", "forward", "attribute", "shared"),
+        *("one by one", "used twice", "added to in place", "training", "weights of the images"),
+    ],
+)
+def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
+    def embed():
+        layers = ["stem", "last"]
+        embedder = PatchEmbedder(Unusual(way), layers=layers, image_size=64, crop_size=None)
+        return torch.from_numpy(embedder.set_params(device="cpu").fit_transform(good[:3]))
+
+    fast = embed()
+    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network, dtype: network)
+    assert relative_error(fast, embed()) < 5e-6
+
+
+def test_a_convolution_with_two_names_is_replaced_once():
+    module = ModuleBackbone(Unusual("shared"), layers=["wide", "last"])
+    fast = with_winograd(module).module
+    assert isinstance(fast.wide, WinogradConv2d)
+    assert fast.again is fast.wide
+
+
+def test_nothing_is_replaced_without_compiled_loops(monkeypatch):
+    monkeypatch.setattr(_cpu_network, "has_winograd", lambda dtype: False)
+    assert replaced(with_winograd(load_backbone("resnet18", weights=None))) == []
+
+
+def test_embeddings_are_those_of_the_plain_network(monkeypatch, good):
+    def embed():
+        embedder = PatchEmbedder("resnet18", weights=None, random_state=0, image_size=96)
+        embeddings = embedder.set_params(crop_size=None, device="cpu").fit_transform(good[:6])
+        return torch.from_numpy(embeddings), embedder
+
+    fast, embedder = embed()
+    assert replaced(embedder._network_on(torch.device("cpu"), LAYERS, True)[0])
+    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network, dtype: network)
+    plain, _ = embed()
+    assert relative_error(fast, plain) < 5e-6

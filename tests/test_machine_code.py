@@ -1,0 +1,84 @@
+"""Loops are compiled where they can be, kept, and done without elsewhere."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from skpadim._machine_code import compile_loop, loops
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+TASK = np.dtype([("number", np.int64)])
+
+
+@pytest.fixture
+def fresh():
+    """Look for compiled loops anew in a test, and again after it."""
+    loops.cache_clear()
+    yield
+    loops.cache_clear()
+
+
+def test_there_are_none_on_other_cpus(monkeypatch, fresh):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert loops("skpadim._mahalanobis_loop", torch.float32) is None
+
+
+def test_there_are_none_for_other_numbers(fresh):
+    assert loops("skpadim._mahalanobis_loop", torch.float64) is None
+
+
+def test_there_are_none_without_numba(monkeypatch, fresh):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "skpadim._mahalanobis_loop", raising=False)
+    assert loops("skpadim._mahalanobis_loop", torch.float32) is None
+
+
+def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, fresh):
+    from skpadim import _mahalanobis_loop
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    _mahalanobis_loop.compiled.cache_clear()
+    monkeypatch.setattr(_mahalanobis_loop, "compile_loop", fail)
+    with pytest.warns(RuntimeWarning, match=r"OSError: disk full.*more slowly"):
+        assert loops("skpadim._mahalanobis_loop", torch.float32) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cannot cache function: no locator available"),
+        OSError("No space left on device"),
+        EOFError("Ran out of input"),
+    ],
+)
+def test_it_is_compiled_where_nothing_can_be_kept(monkeypatch, error):
+    def cfunc(signature, cache=False):
+        if cache:
+            raise error
+        return lambda function: "compiled"
+
+    monkeypatch.setattr("numba.cfunc", cfunc)
+    assert compile_loop(lambda pointer: None, TASK, []) == "compiled"
+
+
+def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_path):
+    monkeypatch.setattr("numba.cfunc", lambda *_, **__: lambda f: f.__qualname__)
+
+    from skpadim import _vector_code
+
+    def name():
+        return compile_loop(lambda pointer: None, TASK, [_vector_code])
+
+    before = name()
+    assert name() == before
+    changed = tmp_path / "code.py"
+    changed.write_text("# other instructions")
+    with monkeypatch.context() as patch:
+        patch.setattr(_vector_code, "__file__", str(changed))
+        assert name() != before
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
+    assert name() != before

@@ -1,0 +1,121 @@
+"""Compiled distances equal those of torch's operations."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skpadim import _mahalanobis
+from skpadim._mahalanobis import Whitening, mahalanobis_distances, whitening_strips
+
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+
+
+def make_scatter(n_positions, n_features):
+    """Lower triangles of ``A Aᵀ`` with random A."""
+    generator = torch.Generator().manual_seed(n_features)
+    shape = (n_positions, n_features, n_features + 3)
+    rows = torch.randn(shape, generator=generator, dtype=torch.float64)
+    row, column = torch.tril_indices(n_features, n_features)
+    return (rows @ rows.mT)[:, row, column]
+
+
+def make_whitening(n_positions, n_features, dtype=torch.float32):
+    scatter = make_scatter(n_positions, n_features)
+    mean = torch.randn(n_positions, n_features, generator=torch.Generator().manual_seed(1))
+    return Whitening(mean, whitening_strips(scatter, 10, 0.01, dtype))
+
+
+def make_embeddings(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+
+def reference_distances(embeddings, whitening):
+    """Equation 2 of the paper, position by position, with the factors in float64."""
+    squared = torch.zeros(embeddings.shape[:2], dtype=torch.float64)
+    differences = embeddings.double() - whitening.mean.double()
+    for strip in whitening.strips:
+        part = differences[:, :, : strip.shape[2]]
+        squared += torch.einsum("prc,npc->npr", strip.double(), part).square().sum(dim=2)
+    return squared.sqrt()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n_samples=st.integers(1, 110),
+    n_positions=st.integers(1, 70),
+    n_features=st.integers(1, 80),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_distances_are_those_in_float64(n_samples, n_positions, n_features, dtype):
+    whitening = make_whitening(n_positions, n_features, dtype)
+    embeddings = make_embeddings(n_samples, n_positions, n_features)
+    distances = whitening.distances(embeddings)
+    assert distances.dtype == torch.float32
+    expected = reference_distances(embeddings, whitening)
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_a_sample_is_measured_alike_in_any_company(n_threads):
+    whitening = make_whitening(70, 37)
+    embeddings = make_embeddings(60, 70, 37)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        together = whitening.distances(embeddings)
+        alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(60)])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together, alone)
+
+
+def test_compiled_distances_are_used_and_equal_torchs(monkeypatch):
+    whitening = make_whitening(70, 100)
+    embeddings = make_embeddings(7, 70, 100)
+    compiled = whitening.distances(embeddings)
+    monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
+    plain = make_whitening(70, 100)
+    assert [strip.shape[1] for strip in plain.strips] != [s.shape[1] for s in whitening.strips]
+    torch.testing.assert_close(plain.distances(embeddings), compiled, rtol=2e-6, atol=0)
+    # Made where there is Numba, and used where there is none.
+    torch.testing.assert_close(whitening.distances(embeddings), compiled, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda embeddings: embeddings.mT.contiguous().mT,
+        lambda embeddings: embeddings.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda embeddings: torch.nn.functional.pad(embeddings, (3, 2))[:, :, 3:-2],
+        lambda embeddings: embeddings.expand(3, -1, -1),
+        lambda embeddings: embeddings[:0],
+        torch._neg_view,
+    ],
+    ids=["features apart", "positions first", "part", "repeated", "none", "negated view"],
+)
+def test_any_layout_of_embeddings_will_do(change):
+    whitening = make_whitening(20, 30)
+    embeddings = change(make_embeddings(1, 20, 30))
+    expected = reference_distances(embeddings, whitening)
+    distances = whitening.distances(embeddings)
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
+
+
+def test_gradients_pass():
+    whitening = make_whitening(4, 5)
+    embeddings = make_embeddings(2, 4, 5).requires_grad_()
+    distances = mahalanobis_distances(embeddings, whitening.mean, whitening.strips)
+    assert distances.requires_grad
+
+
+def test_pickled_factors_are_as_large_as_they_are():
+    whitening = make_whitening(20, 100)
+    pickled = pickle.dumps(whitening)
+    n_numbers = sum(strip.numel() for strip in whitening.strips) + whitening.mean.numel()
+    assert len(pickled) < 4 * n_numbers + 5000
+    embeddings = make_embeddings(3, 20, 100)
+    restored = pickle.loads(pickled)
+    assert torch.equal(restored.distances(embeddings), whitening.distances(embeddings))
