@@ -6,7 +6,8 @@ resnet18, 256 x 256, float32, random weights, images already decoded, on the CPU
 around the layers of the network and around the functions that the other stages are made of; what
 none of them has seen is "the rest". Operations are those of a plain convolution, also where
 Winograd's needs fewer. The peak is that of a product of matrices of 2048 x 2048, the best of the
-runs. First come the 3 x 3 convolutions of resnet18's layers alone, torch's and ours.
+runs. First come the first convolution and the 3 x 3 ones of resnet18's layers alone, torch's and
+ours, with the rectification after them, and the distances of all positions.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
 import skpadim._learning
+import skpadim._mahalanobis
 import skpadim._scoring
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim._embedding import CPU_PART
 from skpadim._leave_out import TrainingDistances
-from skpadim._mahalanobis import Whitening
+from skpadim._mahalanobis import Whitening, whitening_strips
 from skpadim.backbones._winograd import WinogradConv2d
 
 SIZE = 256
@@ -76,11 +78,10 @@ class Clocks:
 
 
 def name_of(layer):
-    if isinstance(layer, WinogradConv2d):
-        return "convolutions by Winograd"
     if isinstance(layer, torch.nn.Conv2d):
         height, width = layer.kernel_size
-        return f"convolutions {height} x {width}, stride {layer.stride[0]}"
+        winograd = ", Winograd's" if isinstance(layer, WinogradConv2d) else ""
+        return f"convolutions {height} x {width}, stride {layer.stride[0]}{winograd}"
     if isinstance(layer, torch.nn.MaxPool2d | torch.nn.ReLU):
         return "pooling and rectification"
     return None
@@ -131,23 +132,48 @@ def print_stages(title, work, n_images, runs, clocks, peak):
 
 @torch.no_grad()
 def print_convolutions(runs):
-    """Table of one convolution of each layer, in parts of a batch as large as the network's."""
+    """Table of one convolution of each kind, in parts of a batch as large as the network's."""
     print(
-        f"\nconvolutions 3 x 3, {CPU_PART} images at a time, median of {runs} rounds, ms an image"
+        f"\nconvolutions and rectification, {CPU_PART} images at a time, median of {runs} rounds, "
+        "ms an image"
     )
-    print_header("channels", "map", "torch's", "ours", "ratio (median of the pairs)")
-    for channels, size in ((64, 64), (128, 32), (256, 16)):
-        images = torch.rand(CPU_PART, channels, size, size)
-        images = images.to(memory_format=torch.channels_last)
-        plain = torch.nn.Conv2d(channels, channels, 3, padding=1).requires_grad_(False)
+    print_header("convolution", "maps", "torch's", "ours", "ratio (median of the pairs)")
+    for n_in, n_out, size, options in (
+        (3, 64, SIZE, {"kernel_size": 7, "padding": 3, "stride": 2}),
+        *((n, n, 64 * 64 // n, {"kernel_size": 3, "padding": 1}) for n in (64, 128, 256)),
+    ):
+        images = torch.rand(CPU_PART, n_in, size, size).to(memory_format=torch.channels_last)
+        plain = torch.nn.Conv2d(n_in, n_out, **options).requires_grad_(False)
         plain = plain.to(memory_format=torch.channels_last)
-        ours = WinogradConv2d(plain)
-        works = {"plain": lambda plain=plain, images=images: plain(images)}
+        ours = WinogradConv2d(plain, rectifies=True)
+        works = {"plain": lambda plain=plain, images=images: torch.relu_(plain(images))}
         works["ours"] = lambda ours=ours, images=images: ours(images)
-        seconds = alternate(works, runs)
-        each = (f"{1e3 * np.median(s) / CPU_PART:.2f}" for s in seconds.values())
-        ratio = times_faster(seconds["ours"], seconds["plain"])
-        print_row(channels, f"{size} x {size}", *each, f"{ratio:.2f}")
+        kernel = f"{options['kernel_size']} x {options['kernel_size']}, {n_in} to {n_out} channels"
+        print_times(works, runs, CPU_PART, kernel, f"{size} x {size}")
+
+
+def print_distances(runs):
+    """Table of the distances at all positions of some images, by torch's operations and by ours."""
+    print(f"\nMahalanobis distances, 4,096 positions, 100 features, median of {runs} rounds")
+    print_header("images", "torch's, ms an image", "ours", "ratio (median of the pairs)")
+    scatter = torch.eye(100, dtype=torch.float64)[tuple(torch.tril_indices(100, 100))]
+    scatter = scatter.repeat(4096, 1)
+    ours = Whitening(torch.zeros(4096, 100), whitening_strips(scatter, 1, 0.0, torch.float32))
+    with mock.patch.object(skpadim._mahalanobis, "loops", return_value=None):
+        plain = Whitening(ours.mean, whitening_strips(scatter, 1, 0.0, torch.float32))
+    for n_images in (1, 32):
+        embeddings = torch.rand(n_images, 4096, 100)
+        works = {
+            "plain": lambda embeddings=embeddings: plain.distances(embeddings),
+            "ours": lambda embeddings=embeddings: ours.distances(embeddings),
+        }
+        print_times(works, runs, n_images, n_images)
+
+
+def print_times(works, runs, n_images, *names):
+    seconds = alternate(works, runs)
+    each = (f"{1e3 * np.median(s) / n_images:.2f}" for s in seconds.values())
+    print_row(*names, *each, f"{times_faster(seconds['ours'], seconds['plain']):.2f}")
 
 
 def main():
@@ -157,6 +183,7 @@ def main():
     peak = n_operations / alternate({"product": work}, options.runs)["product"].min()
     print(f"peak: {peak / 1e9:.0f} GFLOP/s")
     print_convolutions(20 * options.runs)
+    print_distances(20 * options.runs)
     n_images = max(options.images, options.fit_images)
     images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
     some, of_fit = images[: options.images], images[: options.fit_images]

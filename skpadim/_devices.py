@@ -79,19 +79,21 @@ def _numbered(device: torch.device) -> torch.device:
     return device
 
 
-def warn_if_emulated(device: torch.device, precision: str) -> None:
-    """Warn of a precision in which a CPU is many times slower than in float32."""
-    if device.type != "cpu" or precision == "float32" or _is_supported(precision):
-        return
-    warnings.warn(
-        f"precision={precision!r}: this CPU emulates it, which takes many times as long as "
-        "precision='float32'. It is for GPUs; 'bfloat16' also for CPUs with AVX512-BF16 or AMX.",
-        stacklevel=3,
-    )
+def arithmetic_of(precision: str, device: torch.device) -> torch.dtype:
+    """What a network is computed in: float32 on a CPU that has no instructions for `precision`.
+
+    It would compute in float32 in any case, and convert before and after each operation.
+    """
+    if device.type == "cpu" and not _is_supported(precision):
+        return torch.float32
+    return getattr(torch, precision)
 
 
 def _is_supported(precision: str) -> bool:
+    """Whether torch has products of matrices and convolutions in a precision for this CPU."""
     name = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}
+    if precision not in name:
+        return True
     try:
         return getattr(torch.ops.mkldnn, name[precision])()
     except (AttributeError, RuntimeError):  # a torch that cannot tell

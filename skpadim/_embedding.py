@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from skpadim._devices import full_float32, resolve_device, warn_if_emulated
+from skpadim._devices import arithmetic_of, full_float32, resolve_device
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
@@ -136,7 +136,8 @@ class PatchEmbedder(
         Where the network runs; "auto" is the GPU if there is one.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
         Of the network's arithmetic, by autocast. Embeddings are float32 in any case. bfloat16
-        is about twice as fast on GPUs and on CPUs with AVX512-BF16 or AMX; float16 is for GPUs.
+        is about twice as fast on GPUs, and faster on CPUs with AVX512-BF16 or AMX; float16 is for
+        GPUs. A CPU without instructions for it computes in float32.
     compile : bool, default=False
         Compile the network with :func:`torch.compile`. It takes tens of seconds at first use and
         needs a C++ compiler, and gains some percent of speed afterwards.
@@ -520,14 +521,15 @@ class PatchEmbedder(
         With `narrow`, the last layer may come with the channels that are kept only.
         """
         network, mean, std = self._network_on(device, layers, narrow)
+        dtype = arithmetic_of(self.precision, device)
         size = CPU_PART if device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
             images = _normalise(pixels[rows].to(device), mean, std)
             with (
-                torch.autocast(device.type, getattr(torch, self.precision))
-                if self.precision != "float32"
-                else full_float32(device)
+                full_float32(device)
+                if dtype == torch.float32
+                else torch.autocast(device.type, dtype)
             ):
                 maps = network(images, layers)
             yield rows, [layer_maps.permute(0, 2, 3, 1) for layer_maps in maps]
@@ -584,7 +586,6 @@ class PatchEmbedder(
         key = (device, layers, narrow, self.precision, self.compile)
         ready = self._ready.get(key)  # once: another thread may clear it
         if ready is None:
-            warn_if_emulated(device, self.precision)
             network = self._network if self._is_cut else self._network.cut(layers)
             network = network.for_inference()
             if narrow and self.projection == "random":
@@ -592,7 +593,7 @@ class PatchEmbedder(
             if network is self._network and device.type != "cpu":
                 network = copy.deepcopy(network)  # the model's own stays where it is
             network = network.to(device)
-            dtype = getattr(torch, self.precision)
+            dtype = arithmetic_of(self.precision, device)
             if device.type == "cpu" and not self.compile:
                 network = with_winograd(network, dtype)
             if dtype != torch.float32:

@@ -90,9 +90,9 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
     device : str or torch.device, default="auto"
         Where to compute; "auto" is the GPU if there is one, else the CPU.
     precision : {"float32", "bfloat16", "float16"}, default="float32"
-        Of the network's arithmetic. In half precision the factors of the covariances are held in
-        bfloat16 too, where there are more images than features. All else is computed in float32
-        or better.
+        Of the network's arithmetic, float32 on a CPU without instructions for it. In half precision
+        the factors of the covariances are held in bfloat16 too, where there are more images than
+        features. All else is computed in float32 or better.
     compile : bool, default=False
         Compile the network with :func:`torch.compile`: tens of seconds at first use, for some
         percent of speed afterwards.

@@ -138,7 +138,6 @@ def test_images_of_all_kinds_are_kept(tmp_path, parts, computed):
     assert sum(computed) == 2 * 3 + 2 * 2 + 2 * 3  # here and where nothing is kept
 
 
-@pytest.mark.filterwarnings("ignore:precision='bfloat16'")
 @pytest.mark.parametrize(
     "changes",
     [
