@@ -14,6 +14,7 @@ import torch
 
 from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
+from skpadim._machine_code import is_readable, loops
 from skpadim._small_matrices import gram_matrices
 from skpadim._triangles import lower_triangles, triangle_size
 
@@ -58,7 +59,14 @@ class Moments:
            sample variances", COMPSTAT 1982.
         """
         n_samples, n_positions, n_features = embeddings.shape
+        if n_samples == 0:
+            return self
         total = self.count + n_samples
+        loop = self._loop_for(embeddings)
+        if loop is not None:
+            loop.add_batch(self.mean, self.scatter, self.count, embeddings)
+            self.count = total
+            return self
         # The rank-one term of Chan's rule rides along as one more centred row.
         rank_one = (self.count * n_samples / total) ** 0.5
 
@@ -81,6 +89,19 @@ class Moments:
         each_block(add, n_positions, n_bytes, embeddings.device)
         self.count = total
         return self
+
+    def _loop_for(self, embeddings):
+        """The compiled update, or None where the tensors are not such as it takes."""
+        is_taken = (
+            embeddings.numel() > 0
+            and is_readable(embeddings, torch.float32)
+            and embeddings.stride(2) == 1
+            and self.mean.device.type == "cpu"
+            and self.mean.is_contiguous()
+            and self.scatter.is_contiguous()
+        )
+        loop = loops("skpadim._scatter_loop", torch.float32) if is_taken else None
+        return loop if loop and embeddings.shape[2] <= loop.MAX_FEATURES else None
 
     def merge(self, other: Moments | Samples) -> Moments:
         """Add the state of other samples, in place (Chan's rule)."""
