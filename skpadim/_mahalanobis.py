@@ -162,6 +162,11 @@ def whitening_strips(
     n_positions = len(scatter)
     n_features = triangle_rows(scatter.shape[1])
     strips = _new_strips(n_positions, n_features, dtype, scatter.device)
+    loop = loops("skpadim._whitening_loop", dtype) if is_readable(scatter, torch.float64) else None
+    if loop is not None and n_features <= loop.MAX_FEATURES and scatter.is_contiguous():
+        if not loop.invert(scatter, degrees_of_freedom, regularization, strips):
+            raise not_positive_definite(regularization)
+        return strips
 
     def invert(block):
         covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
@@ -339,10 +344,19 @@ def _loop_for(embeddings, mean, strips, dtype):
         and embeddings.numel() > 0
         and embeddings.stride(2) == 1
         and mean.is_contiguous()
-        and all(strip.dtype == dtype and strip.shape[1] == loop.ROWS for strip in strips)
-        and all(strip.stride()[1:] == (1, loop.ROWS) for strip in strips)
+        and mean.shape == embeddings.shape[1:]
+        and all(_is_taken(strip, embeddings, dtype, loop) for strip in strips)
     )
     return loop if is_taken else None
+
+
+def _is_taken(strip, embeddings, dtype, loop):
+    return (
+        is_readable(strip, dtype)
+        and strip.shape[:2] == (embeddings.shape[1], loop.ROWS)
+        and strip.shape[2] <= embeddings.shape[2]
+        and strip.stride()[1:] == (1, loop.ROWS)
+    )
 
 
 def centred_samples(

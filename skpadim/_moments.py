@@ -96,7 +96,8 @@ class Moments:
             embeddings.numel() > 0
             and is_readable(embeddings, torch.float32)
             and embeddings.stride(2) == 1
-            and self.mean.device.type == "cpu"
+            and is_readable(self.mean, torch.float64)
+            and is_readable(self.scatter, torch.float64)
             and self.mean.is_contiguous()
             and self.scatter.is_contiguous()
         )

@@ -1,7 +1,8 @@
-"""Compiled distances equal those of torch's operations."""
+"""Compiled factors and distances equal those of libraries."""
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from skpadim import _mahalanobis
 from skpadim._mahalanobis import Whitening, mahalanobis_distances, whitening_strips
+from skpadim._triangles import symmetric_matrices
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 
@@ -30,6 +32,37 @@ def make_whitening(n_positions, n_features, dtype=torch.float32):
 
 def make_embeddings(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_positions=st.integers(1, 30),
+    n_features=st.integers(1, 80),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_factors_are_those_of_the_inverse(n_positions, n_features, dtype):
+    scatter = make_scatter(n_positions, n_features)
+    factors = torch.zeros(n_positions, n_features, n_features, dtype=torch.float64)
+    start = 0
+    for strip in whitening_strips(scatter, 10, 0.01, dtype):
+        n_rows, n_columns = min(strip.shape[1], n_features - start), strip.shape[2]
+        factors[:, start : start + n_rows, :n_columns] = strip[:, :n_rows]
+        assert not strip[:, n_rows:].any()
+        start += n_rows
+    covariance = symmetric_matrices(scatter) / 10 + 0.01 * torch.eye(n_features)
+    expected = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    bound = {torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
+    torch.testing.assert_close(factors, expected, rtol=0, atol=bound * float(expected.abs().max()))
+    assert not factors.triu(1).any()
+
+
+@pytest.mark.parametrize("number", [-1.0, 0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("position", [0, 69])
+def test_a_covariance_without_a_factor_raises(position, number):
+    scatter = make_scatter(70, 9)
+    scatter[position, -1] = number
+    with pytest.raises(np.linalg.LinAlgError, match="regularization"):
+        whitening_strips(scatter, 10, 0.0, torch.float32)
 
 
 def reference_distances(embeddings, whitening):

@@ -55,7 +55,7 @@ class WinogradConv2d(nn.Conv2d):
             Added to the outputs before they are rectified.
         """
         dtype = _autocast_dtype() or images.dtype
-        if not self._is_plain_inference(images, dtype):
+        if not self._is_plain_inference(images, added, dtype):
             outputs = super().forward(images)
             if added is not None:
                 outputs = outputs + added
@@ -70,7 +70,7 @@ class WinogradConv2d(nn.Conv2d):
         )
         return outputs.permute(0, 3, 1, 2)
 
-    def _is_plain_inference(self, images, dtype):
+    def _is_plain_inference(self, images, added, dtype):
         parameters = [tensor for tensor in (self.weight, self.bias) if tensor is not None]
         return (
             all(is_readable(tensor, torch.float32) for tensor in parameters)
@@ -79,9 +79,19 @@ class WinogradConv2d(nn.Conv2d):
             and images.ndim == 4
             and images.shape[1] == self.in_channels
             and images.numel() > 0
+            and (added is None or self._can_add(added, images, dtype))
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
             and _loop(dtype) is not None
+        )
+
+    def _can_add(self, added, images, dtype):
+        stride = self.stride[0]
+        size = ((length - 1) // stride + 1 for length in images.shape[2:])
+        return (
+            stride == 1
+            and added.shape == (len(images), self.out_channels, *size)
+            and (is_readable(added, torch.float32) or is_readable(added, dtype))
         )
 
     def _kernels_and_bias(self):

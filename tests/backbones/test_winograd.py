@@ -111,6 +111,24 @@ def test_outputs_are_added_to_and_rectified_where_gradients_are_wanted():
     torch.testing.assert_close(winograd(images.requires_grad_(), added), expected)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda added: added[:1],
+        lambda added: added[:, :, :1],
+        lambda added: added.double(),
+        torch._neg_view,
+        lambda added: added.contiguous(),
+    ],
+    ids=["one for all images", "one row for all", "precision", "negated view", "layout"],
+)
+def test_what_is_added_may_be_unusual(change):
+    convolution = make_convolution()
+    images, added = make_images(2, 40, 9, 9), change(make_images(2, 37, 9, 9))
+    outputs = WinogradConv2d(convolution, rectifies=True)(images, added)
+    torch.testing.assert_close(outputs, torch.relu(convolution(images) + added))
+
+
 @pytest.mark.parametrize("is_bfloat16", [False, True])
 def test_what_is_not_a_number_stays_so(is_bfloat16):
     winograd = WinogradConv2d(make_convolution(), rectifies=True)
