@@ -59,7 +59,15 @@ def is_readable(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
         and type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and not tensor.is_neg()
         and not (torch.is_grad_enabled() and tensor.requires_grad)
+        and _has_memory(tensor)
     )
+
+
+def _has_memory(tensor):
+    try:
+        return tensor.data_ptr() != 0 or tensor.numel() == 0
+    except RuntimeError:  # one of a transformed function, such as torch.func.vmap's
+        return False
 
 
 def compile_loop(function, task: np.dtype, sources):

@@ -162,8 +162,8 @@ def whitening_strips(
     n_positions = len(scatter)
     n_features = triangle_rows(scatter.shape[1])
     strips = _new_strips(n_positions, n_features, dtype, scatter.device)
-    loop = loops("skpadim._whitening_loop", dtype) if is_readable(scatter, torch.float64) else None
-    if loop is not None and n_features <= loop.MAX_FEATURES and scatter.is_contiguous():
+    loop = _whitening_loop_for(scatter, strips)
+    if loop is not None:
         if not loop.invert(scatter, degrees_of_freedom, regularization, strips):
             raise not_positive_definite(regularization)
         return strips
@@ -334,6 +334,23 @@ def _loop(dtype, device):
     return loops("skpadim._mahalanobis_loop", dtype) if device.type == "cpu" else None
 
 
+def _whitening_loop_for(scatter, strips):
+    """Compiled factorisation, or None where the tensors are not such as it takes."""
+    if not is_readable(scatter, torch.float64) or not scatter.is_contiguous():
+        return None
+    loop = loops("skpadim._whitening_loop", strips[0].dtype)
+    is_taken = (
+        loop is not None
+        and strips[-1].shape[2] <= loop.MAX_FEATURES
+        and all(_lies_in_columns(strip, loop.ROWS) for strip in strips)
+    )
+    return loop if is_taken else None
+
+
+def _lies_in_columns(strip, n_rows):
+    return strip.shape[1] == n_rows and strip.stride()[1:] == (1, n_rows)
+
+
 def _loop_for(embeddings, mean, strips, dtype):
     """Compiled distances, or None where the tensors are not such as they take."""
     loop = _loop(dtype, embeddings.device)
@@ -353,9 +370,9 @@ def _loop_for(embeddings, mean, strips, dtype):
 def _is_taken(strip, embeddings, dtype, loop):
     return (
         is_readable(strip, dtype)
-        and strip.shape[:2] == (embeddings.shape[1], loop.ROWS)
+        and len(strip) == embeddings.shape[1]
         and strip.shape[2] <= embeddings.shape[2]
-        and strip.stride()[1:] == (1, loop.ROWS)
+        and _lies_in_columns(strip, loop.ROWS)
     )
 
 

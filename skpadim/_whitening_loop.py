@@ -14,6 +14,7 @@ import torch
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from skpadim import _mahalanobis_loop
 from skpadim import _vector_code as code
 from skpadim._machine_code import compile_loop
 from skpadim._mahalanobis_loop import ROWS
@@ -64,7 +65,7 @@ def invert(
     sizes = (n_positions, n_features, len(strips), item, row, scratch_size, degrees_of_freedom)
     task = np.array((*addresses, *sizes, regularization, 0), _task(dtype))
     run_on_threads(compiled(dtype), task, n_threads)
-    return counters[2] == 0
+    return counters[2] == n_positions
 
 
 @cache
@@ -72,7 +73,7 @@ def compiled(dtype: torch.dtype):
     """The compiled loop for strips of a dtype."""
     if dtype not in NUMBERS:
         raise NotImplementedError(f"none for {dtype}")
-    return compile_loop(_invert_at_positions, _task(dtype), [code])
+    return compile_loop(_invert_at_positions, _task(dtype), [code, _mahalanobis_loop])
 
 
 @cache
@@ -144,11 +145,10 @@ def _invert_at_positions(pointer):
             if _factorise(task, factor):
                 _invert(task, factor, inverse)
                 _write_strips(task, position, inverse, column)
-            else:
                 next_count(task.counters + 16)
 
 
-@njit
+@njit(error_model="numpy")  # what divides by zero is no covariance, and has no factor
 def _read_covariance(task, position, factor):
     """Read a lower triangle, row by row, as the columns of an upper one."""
     n = task.n_features

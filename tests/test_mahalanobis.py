@@ -137,6 +137,28 @@ def test_any_layout_of_embeddings_will_do(change):
     torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
 
 
+def test_tensors_without_memory_are_no_trouble():
+    whitening = make_whitening(4, 5)
+    distances = whitening.distances(torch._efficientzerotensor((2, 4, 5)))
+    torch.testing.assert_close(distances, whitening.distances(torch.zeros(2, 4, 5)))
+
+
+def test_factors_are_inverted_where_only_distances_are_not_compiled(monkeypatch):
+    expected = make_whitening(20, 40)
+    embeddings = make_embeddings(3, 20, 40)
+    loops = _mahalanobis.loops
+    monkeypatch.setattr(
+        _mahalanobis, "loops", lambda name, dtype: loops(name, dtype) if "white" in name else None
+    )
+    distances = make_whitening(20, 40).distances(embeddings)
+    torch.testing.assert_close(distances, expected.distances(embeddings), rtol=2e-6, atol=0)
+
+
+def test_no_degrees_of_freedom_are_no_success():
+    with pytest.raises(np.linalg.LinAlgError):
+        whitening_strips(make_scatter(3, 4), 0, 0.01, torch.float32)
+
+
 def test_gradients_pass():
     whitening = make_whitening(4, 5)
     embeddings = make_embeddings(2, 4, 5).requires_grad_()

@@ -17,6 +17,7 @@ from skpadim.backbones._backbone import (
     Layer,
 )
 from skpadim.backbones._hooks import (
+    are_close,
     cut_after,
     fold_batch_norms,
     replace_submodule,
@@ -117,7 +118,23 @@ class ModuleBackbone(Backbone):
             return self
         module = copy.deepcopy(self.module)
         replace_submodule(module, name, block)
-        return self.with_modules({"module": module})
+        narrow = self.with_modules({"module": module})
+        return narrow if self._is_all_but(narrow, layer, channels) else self
+
+    def _is_all_but(self, narrow, layer, channels):
+        """Whether a narrow copy gives the same, but for the channels that it leaves out.
+
+        It does not if anything that runs after the layer takes its maps.
+        """
+        images, layers = self._probe_images(SMALL_PROBE_SIZE), tuple(self._submodules)
+        with torch.no_grad():
+            expected = dict(zip(layers, self(images, layers), strict=True))
+            expected[layer] = expected[layer][:, torch.as_tensor(channels)]
+            try:
+                maps = narrow(images, layers)
+            except Exception:  # of the module's own code
+                return False
+        return are_close(maps, expected.values())
 
     def compiled(self, layers):
         """Return a compiled copy; its class must be one that :mod:`torch.fx` can trace."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from skpadim.backbones._hooks import is_as_written
 from skpadim.backbones._winograd import rectified
 
 # Convolutions of a block, from first to last, and the batch norms after them.
@@ -58,8 +59,7 @@ def is_folded_block(module: nn.Module) -> bool:
             isinstance(getattr(module, f"bn{i + 1}"), nn.Identity)
             for i in range(_CONVOLUTIONS[type(module)])
         )
-        and not any(sub._forward_hooks or sub._forward_pre_hooks for sub in module.modules())
-        and "forward" not in vars(module)  # its author computes it
+        and all(map(is_as_written, module.modules()))
     )
 
 
@@ -83,6 +83,9 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
         return None if last is None else nn.Sequential(*stage[:-1], last)
     if not is_folded_block(stage) or stage.downsample is not None or len(channels) == 0:
         return None
+    last = getattr(stage, f"conv{_CONVOLUTIONS[type(stage)]}")
+    if type(last) is not nn.Conv2d or last.groups != 1:
+        return None
     narrow = FoldedBlock(copy.deepcopy(stage))
     narrow.convolutions[-1] = _narrow_convolution(narrow.convolutions[-1], channels)
     narrow.shortcut = _Channels(channels)
@@ -90,16 +93,11 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
 
 
 def _narrow_convolution(convolution, channels):
-    narrow = nn.Conv2d(
-        convolution.in_channels,
-        len(channels),
-        convolution.kernel_size,
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-    )
+    """The convolution, changed to some of its output channels."""
     indices = torch.as_tensor(channels)
-    with torch.no_grad():
-        narrow.weight = nn.Parameter(convolution.weight[indices], requires_grad=False)
-        narrow.bias = nn.Parameter(convolution.bias[indices], requires_grad=False)
-    return narrow.to(memory_format=torch.channels_last)
+    convolution.out_channels = len(indices)
+    for name in ("weight", "bias"):
+        values = getattr(convolution, name)
+        if values is not None:
+            setattr(convolution, name, nn.Parameter(values[indices], requires_grad=False))
+    return convolution.to(memory_format=torch.channels_last)

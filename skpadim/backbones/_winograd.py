@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from skpadim._machine_code import is_readable, loops
+from skpadim.backbones._hooks import is_as_written
 
 # With fewer channels the transforms cost what the products save.
 _MIN_CHANNELS = 16
@@ -97,15 +98,16 @@ class WinogradConv2d(nn.Conv2d):
     def _kernels_and_bias(self):
         """What the compiled convolution takes; made anew when the parameters have changed."""
         parameters = self.weight, self.bias
-        known = [(id(tensor), _version(tensor)) for tensor in parameters]
+        known = [_identity(tensor) for tensor in parameters]
         transformed = self._transformed  # once: another thread may replace it
         if transformed is None or transformed[0] != known:
             kernels = _loop().kernels_as_read(self.weight, self.stride[0])
             bias = self.weight.new_zeros(kernels.shape[1] * kernels.shape[3])
             if self.bias is not None:
                 bias[: self.out_channels] = self.bias.detach()
-            # The parameters too: as long as they are held, no others have their ids.
-            self._transformed = transformed = known, parameters, kernels, bias
+            # Their memory too: as long as it is held, no others lie there.
+            memory = [None if t is None else t.detach() for t in parameters]
+            self._transformed = transformed = known, memory, kernels, bias
         return transformed[2:]
 
     def __getstate__(self):
@@ -121,9 +123,7 @@ def can_be_winograd(module: nn.Module) -> bool:
         and module.groups == 1
         and module.padding_mode == "zeros"
         and module.out_channels >= _MIN_CHANNELS
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not {"forward", "_conv_forward"} & vars(module).keys()  # its author computes it
+        and is_as_written(module)
     )
 
 
@@ -159,9 +159,11 @@ def _is_first_of_a_network(module):
     )
 
 
-def _version(tensor):
-    """Counts the changes of a tensor."""
-    return None if tensor is None or tensor.is_inference() else tensor._version
+def _identity(tensor):
+    """Where a tensor lies, and how often it has been changed."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tensor.stride(), None if tensor.is_inference() else tensor._version
 
 
 def _autocast_dtype():

@@ -10,6 +10,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from skpadim import PatchEmbedder
 from skpadim.backbones import ModuleBackbone, _cpu_network, load_backbone
+from skpadim.backbones._backbone import Backbone, Layer
 from skpadim.backbones._cpu_network import with_winograd
 from skpadim.backbones._residual import FoldedBlock
 from skpadim.backbones._winograd import WinogradConv2d
@@ -112,6 +113,12 @@ class Unusual(nn.Module):
         self.weight = self.wide.weight.detach().clone()
         self.rectify = nn.ReLU()
         self.way = way
+        if way == "positive":
+            for convolution in (self.stem, self.wide):
+                convolution.weight.data.abs_()
+                convolution.bias.data.fill_(0.1)
+        elif way == "hooked":
+            self.rectify.register_forward_hook(lambda module, inputs, output: output.clamp(max=0.1))
         if way == "list":
             self.steps = [self.wide]
         elif way == "forward":
@@ -131,6 +138,14 @@ class Unusual(nn.Module):
             maps = self.wide(maps) * self.wide.gain
         elif self.way == "shared":
             maps = self.again(self.wide(maps))
+        elif self.way == "positive":
+            maps = self.wide(maps)  # nowhere below zero for the images of a probe
+            maps = self.rectify(maps) + maps
+        elif self.way == "hooked":
+            maps = self.rectify(self.wide(maps))
+        elif self.way == "weights by way of data":
+            self.wide.weight.data = self.weight * (1 + images.mean())
+            maps = self.wide(maps)
         elif self.way == "used twice":
             maps = self.wide(maps)
             maps = self.rectify(maps) - maps
@@ -154,6 +169,7 @@ class Unusual(nn.Module):
     [
         *("list", "forward", "attribute", "shared"),
         *("one by one", "used twice", "added to in place", "training", "weights of the images"),
+        *("positive", "hooked", "weights by way of data"),
     ],
 )
 def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
@@ -165,6 +181,45 @@ def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
     fast = embed()
     monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network, dtype: network)
     assert relative_error(fast, embed()) < 5e-6
+
+
+@pytest.mark.parametrize("layers", [("stem", "last"), ("rectify", "last")])
+def test_a_layer_before_its_rectification_is_given_as_it_is(layers):
+    steps = nn.Sequential()
+    steps.stem, steps.rectify = nn.Conv2d(3, 32, 7, stride=2, padding=3), nn.ReLU()
+    steps.last = nn.Conv2d(32, 32, 3, padding=1)
+    steps.stem.weight.data.abs_()  # nowhere below zero for images that are nowhere
+    steps.stem.bias.data.zero_()
+    backbone = ModuleBackbone(steps, layers=layers)
+    images = torch.rand(2, 3, 40, 40) - 0.6
+    for got, expected in zip(
+        with_winograd(backbone)(images, layers), backbone(images, layers), strict=True
+    ):
+        assert relative_error(got, expected) < 5e-6
+
+
+def test_a_network_for_images_of_one_size_is_left():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide = nn.Conv2d(3, 16, 7, stride=2, padding=3)
+            self.places = nn.Parameter(torch.ones(1, 1, 32, 32))
+
+        def forward(self, images):
+            return self.wide(images) * self.places
+
+    class FixedBackbone(Backbone):
+        name, layers = "fixed", {"only": Layer(16, 2)}
+
+        def __init__(self):
+            super().__init__()
+            self.network = Fixed().requires_grad_(False)
+
+        def forward(self, images, layers):
+            return [self.network(images)]
+
+    backbone = FixedBackbone()
+    assert with_winograd(backbone) is backbone
 
 
 def test_a_convolution_with_two_names_is_replaced_once():

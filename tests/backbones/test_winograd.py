@@ -284,6 +284,9 @@ def test_changed_weights_are_convolved_with():
     other.weight.neg_()
     winograd.load_state_dict(other.state_dict())
     assert relative_error(winograd(images), other(images)) < 5e-6
+    winograd.weight.data = 2 * other.weight
+    other.weight *= 2
+    assert relative_error(winograd(images), other(images)) < 5e-6
     winograd.weight = nn.Parameter(other.weight / 3, requires_grad=False)
     other.weight /= 3
     assert relative_error(winograd(images), other(images)) < 5e-6
