@@ -20,7 +20,6 @@ from urllib.parse import quote
 import numpy as np
 import PIL
 import torch
-import torchvision
 from sklearn.utils.validation import check_memory
 
 from skpadim._images import Images
@@ -52,6 +51,8 @@ class FeatureCache:
     """
 
     def __init__(self, memory, settings: Sequence):
+        import torchvision  # here: it takes as long to import as all else
+
         self._folder = _open_folder(memory)
         versions = (__version__, torch.__version__, torchvision.__version__, PIL.__version__)
         self._settings = repr((versions, *settings)).encode()

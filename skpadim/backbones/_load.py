@@ -12,7 +12,6 @@ from torch import nn
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._module import ModuleBackbone
-from skpadim.backbones._torchvision import TorchvisionBackbone, list_networks
 from skpadim.backbones._weights import WeightsUnavailableError
 
 _shared: dict[tuple, Backbone] = {}
@@ -33,7 +32,7 @@ def list_backbones() -> list[str]:
     >>> "filter_bank" in list_backbones() and "resnet18" in list_backbones()
     True
     """
-    return ["filter_bank", *list_networks()]
+    return ["filter_bank", *_torchvision().list_networks()]
 
 
 def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_state=0) -> Backbone:
@@ -92,14 +91,14 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
                 "the network they belong to as the backbone."
             )
         return FilterBank()
-    if backbone not in list_networks():
+    if backbone not in _torchvision().list_networks():
         close = get_close_matches(backbone, list_backbones(), n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
         raise ValueError(
             f"backbone={backbone!r} is unknown{hint} Use 'auto', 'filter_bank', or one of "
             "torchvision's classification networks (skpadim.backbones.list_backbones())."
         )
-    return TorchvisionBackbone(backbone, weights, random_state)
+    return _torchvision().TorchvisionBackbone(backbone, weights, random_state)
 
 
 def load_shared_backbone(backbone, weights, layers, random_state) -> Backbone:
@@ -116,12 +115,19 @@ def load_shared_backbone(backbone, weights, layers, random_state) -> Backbone:
         return load_backbone(backbone, weights, layers, random_state)
     if key not in _shared:
         loaded = load_backbone(backbone, weights, layers, random_state)
-        if not isinstance(loaded, TorchvisionBackbone):
+        if isinstance(loaded, FilterBank):
             return loaded
         _shared.clear()
         _shared[key] = loaded
         return loaded
     return _shared[key]
+
+
+def _torchvision():
+    """The module of torchvision's networks: the filter bank does without, and starts sooner."""
+    from skpadim.backbones import _torchvision
+
+    return _torchvision
 
 
 def _is_auto(layers):
@@ -133,7 +139,7 @@ def _load_auto(weights, random_state):
     if weights is None:
         return FilterBank()
     try:
-        return TorchvisionBackbone("resnet18", weights, random_state)
+        return _torchvision().TorchvisionBackbone("resnet18", weights, random_state)
     except WeightsUnavailableError as error:
         warnings.warn(
             "backbone='auto' uses the filter bank, because resnet18 has no weights here. Choose "

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from skpadim.backbones._backbone import (
     IMAGENET_MEAN,
@@ -138,6 +137,8 @@ class ModuleBackbone(Backbone):
 
     def compiled(self, layers):
         """Return a compiled copy; its class must be one that :mod:`torch.fx` can trace."""
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         names = {self._submodules[name]: name for name in layers}
         try:
             traced = create_feature_extractor(self.module, names)

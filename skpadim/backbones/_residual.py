@@ -6,13 +6,13 @@ import copy
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from skpadim.backbones._hooks import is_as_written
 from skpadim.backbones._winograd import rectified
 
-# Convolutions of a block, from first to last, and the batch norms after them.
-_CONVOLUTIONS = {BasicBlock: 2, Bottleneck: 3}
+# Convolutions of torchvision's blocks, each with a batch norm after it. By the classes' names: to
+# import torchvision takes as long as all else.
+_CONVOLUTIONS = {"BasicBlock": 2, "Bottleneck": 3}
 
 
 class FoldedBlock(nn.Module):
@@ -26,7 +26,7 @@ class FoldedBlock(nn.Module):
 
     def __init__(self, block):
         super().__init__()
-        names = (f"conv{i + 1}" for i in range(_CONVOLUTIONS[type(block)]))
+        names = (f"conv{i + 1}" for i in range(_n_convolutions(block)))
         self.convolutions = nn.ModuleList(getattr(block, name) for name in names)
         self.shortcut = nn.Identity() if block.downsample is None else block.downsample
 
@@ -53,11 +53,11 @@ class _Channels(nn.Module):
 def is_folded_block(module: nn.Module) -> bool:
     """Whether a module is a residual block of torchvision without batch norms."""
     return (
-        type(module) in _CONVOLUTIONS
+        _n_convolutions(module) > 0
         and type(module.relu) is nn.ReLU
         and all(
             isinstance(getattr(module, f"bn{i + 1}"), nn.Identity)
-            for i in range(_CONVOLUTIONS[type(module)])
+            for i in range(_n_convolutions(module))
         )
         and all(map(is_as_written, module.modules()))
     )
@@ -83,13 +83,20 @@ def narrow_residual_block(stage: nn.Module, channels) -> nn.Module | None:
         return None if last is None else nn.Sequential(*stage[:-1], last)
     if not is_folded_block(stage) or stage.downsample is not None or len(channels) == 0:
         return None
-    last = getattr(stage, f"conv{_CONVOLUTIONS[type(stage)]}")
+    last = getattr(stage, f"conv{_n_convolutions(stage)}")
     if type(last) is not nn.Conv2d or last.groups != 1:
         return None
     narrow = FoldedBlock(copy.deepcopy(stage))
     narrow.convolutions[-1] = _narrow_convolution(narrow.convolutions[-1], channels)
     narrow.shortcut = _Channels(channels)
     return narrow
+
+
+def _n_convolutions(module):
+    """Number of convolutions of a block, 0 of what is none."""
+    kind = type(module)
+    is_torchvisions = kind.__module__ == "torchvision.models.resnet"
+    return _CONVOLUTIONS.get(kind.__name__, 0) if is_torchvisions else 0
 
 
 def _narrow_convolution(convolution, channels):
