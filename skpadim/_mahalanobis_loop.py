@@ -53,13 +53,11 @@ def mahalanobis_distances(
     """
     n_samples, n_positions, n_features = embeddings.shape
     n_threads = torch.get_num_threads()
-    here = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
-    distances = torch.empty(n_samples, n_positions, **here)
+    distances = mean.new_empty(n_samples, n_positions)
     # For differences to the mean, and sums of squares.
-    scratch = torch.zeros(n_threads, (_MAX_SAMPLES + BLOCK) * (n_features + LANES), **here)
+    scratch = mean.new_zeros(n_threads, (_MAX_SAMPLES + BLOCK) * (n_features + LANES))
     item = strips[0].element_size()
-    layout = [(s.data_ptr(), s.shape[2], item * s.stride(0)) for s in strips]
-    layout = np.array(layout, np.int64)
+    layout = np.array([(s.data_ptr(), s.shape[2], item * s.stride(0)) for s in strips], np.int64)
     counters = np.zeros(2, np.int64)
     addresses = [tensor.data_ptr() for tensor in (embeddings, mean, distances, scratch)]
     addresses += [array.ctypes.data for array in (layout, counters)]

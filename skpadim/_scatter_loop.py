@@ -52,7 +52,7 @@ def add_batch(
     # the last feature; the batch's mean; the sums.
     row = n_features + max(ROWS, COLUMNS)
     scratch_size = (_MAX_SAMPLES + 2) * row + ROWS * COLUMNS
-    scratch = torch.zeros(n_threads, scratch_size, dtype=torch.float64, device="cpu")
+    scratch = mean.new_zeros(n_threads, scratch_size)
     counters = np.zeros(2, np.int64)
     addresses = [tensor.data_ptr() for tensor in (embeddings, mean, scatter, scratch)]
     steps = (4 * embeddings.stride(0), 4 * embeddings.stride(1))

@@ -57,7 +57,7 @@ def invert(
     n_threads, dtype = torch.get_num_threads(), strips[0].dtype
     row = n_features + COLUMNS  # with room for what is computed behind the last column
     scratch_size = 2 * n_features * row + ROWS
-    scratch = torch.zeros(n_threads, scratch_size, dtype=torch.float64, device="cpu")
+    scratch = scatter.new_zeros(n_threads, scratch_size)
     item = strips[0].element_size()
     layout = np.array([(s.data_ptr(), s.shape[2], item * s.stride(0)) for s in strips], np.int64)
     counters = np.zeros(3, np.int64)

@@ -101,13 +101,12 @@ def convolve(
     n_parts = 1
     while -(-n_windows // BLOCK) * n_parts < 2 * n_threads and n_panels % (2 * n_parts) == 0:
         n_parts *= 2  # of few windows, the threads share the output channels too
-    here = {"device": "cpu"}  # whatever torch's defaults are
-    outputs = torch.empty(n_images, out_height, out_width, n_out, dtype=images.dtype, **here)
+    outputs = images.new_empty(n_images, out_height, out_width, n_out)
     # For a block's values and products, and a window or a tile.
     n_values, n_part = (n_groups - 1) * group + LANES, n_panels // n_parts * PANEL
     n_copied = max((WINDOW * stride) ** 2 * n_in + LANES, tile**2 * n_part)
     scratch_size = POINTS * BLOCK * (n_values + n_part) + n_copied
-    scratch = torch.empty(n_threads, scratch_size, dtype=torch.float32, **here)
+    scratch = kernels.new_empty(n_threads, scratch_size)
     counters = np.zeros(2, np.int64)
     addresses = [tensor.data_ptr() for tensor in (images, kernels, bias, outputs, scratch)]
     addresses += [0 if added is None else added.data_ptr(), counters.ctypes.data]
