@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from contextlib import suppress
 
-import numpy as np
 import torch
 
 from skpadim._large_tensors import empty
+
+# Linux's MADV_POPULATE_WRITE.
+_POPULATE_WRITE = 23
 
 
 class SharedRows:
@@ -66,8 +69,9 @@ class SharedRows:
             # On another machine, or in a container, the path may lead to something else.
             if _identity(file.fileno()) == self._identity:
                 self._allocate(file.fileno(), start, stop)
-                array = np.memmap(file, dtype=np.float32, mode="r+", shape=self.shape)
-                return torch.from_numpy(array)
+                memory = mmap.mmap(file.fileno(), self._bytes_before(self.shape[0]))
+                self._enter_pages(memory, start, stop)
+                return torch.frombuffer(memory, dtype=torch.float32).view(self.shape)
         return None
 
     def _allocate(self, descriptor, start, stop):
@@ -78,6 +82,13 @@ class SharedRows:
         if stop > start:
             first, last = self._bytes_before(start), self._bytes_before(stop)
             os.posix_fallocate(descriptor, first, last - first)
+
+    def _enter_pages(self, memory, start, stop):
+        """Let rows that will be written be in the map at once, and not page by page."""
+        if stop > start:
+            first = self._bytes_before(start) // mmap.PAGESIZE * mmap.PAGESIZE
+            with suppress(OSError):  # of a Linux before 5.14, where it costs some time
+                memory.madvise(_POPULATE_WRITE, first, self._bytes_before(stop) - first)
 
     def _bytes_before(self, row):
         return 4 * row * math.prod(self.shape[1:])
