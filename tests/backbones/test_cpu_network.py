@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck, resnet18
 
 from skpadim import PatchEmbedder
 from skpadim.backbones import ModuleBackbone, _cpu_network, load_backbone
 from skpadim.backbones._backbone import Backbone, Layer
 from skpadim.backbones._cpu_network import with_winograd
+from skpadim.backbones._low_precision import with_low_precision_weights
 from skpadim.backbones._residual import FoldedBlock
 from skpadim.backbones._winograd import WinogradConv2d
 
@@ -183,19 +184,37 @@ def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
     assert relative_error(fast, embed()) < 5e-6
 
 
-@pytest.mark.parametrize("layers", [("stem", "last"), ("rectify", "last")])
-def test_a_layer_before_its_rectification_is_given_as_it_is(layers):
+def rectified_steps():
+    """A network whose first maps are nowhere below zero for images of values between -3 and 3."""
+    torch.manual_seed(0)
     steps = nn.Sequential()
     steps.stem, steps.rectify = nn.Conv2d(3, 32, 7, stride=2, padding=3), nn.ReLU()
     steps.last = nn.Conv2d(32, 32, 3, padding=1)
-    steps.stem.weight.data.abs_()  # nowhere below zero for images that are nowhere
-    steps.stem.bias.data.zero_()
-    backbone = ModuleBackbone(steps, layers=layers)
-    images = torch.rand(2, 3, 40, 40) - 0.6
-    for got, expected in zip(
-        with_winograd(backbone)(images, layers), backbone(images, layers), strict=True
-    ):
+    steps.stem.bias.data = 3 * steps.stem.weight.data.abs().sum(dim=(1, 2, 3))
+    return steps
+
+
+@pytest.mark.parametrize("layers", [("stem", "last"), ("rectify", "last")])
+def test_a_layer_before_its_rectification_is_given_as_it_is(layers):
+    backbone = ModuleBackbone(rectified_steps(), layers=layers)
+    images = 100 * torch.randn(2, 3, 40, 40)
+    fast = with_winograd(backbone)
+    assert replaced(fast)
+    for got, expected in zip(fast(images, layers), backbone(images, layers), strict=True):
         assert relative_error(got, expected) < 5e-6
+
+
+@pytest.mark.parametrize("way", ["hook", "forward"])
+def test_a_rectification_that_does_more_is_left(way):
+    steps = rectified_steps()
+    if way == "hook":
+        steps.rectify.register_forward_hook(lambda module, inputs, output: output.clamp(max=50))
+    else:
+        steps.rectify.forward = lambda images: images.clamp(0, 50)
+    backbone = ModuleBackbone(steps, layers=["last"])
+    images = 100 * torch.randn(2, 3, 40, 40)
+    (got,), (expected,) = (b(images, ["last"]) for b in (with_winograd(backbone), backbone))
+    assert relative_error(got, expected) < 5e-6
 
 
 def test_a_network_for_images_of_one_size_is_left():
@@ -220,6 +239,74 @@ def test_a_network_for_images_of_one_size_is_left():
 
     backbone = FixedBackbone()
     assert with_winograd(backbone) is backbone
+
+
+class Decoder(nn.Module):
+    """A network that goes on after its deepest layer."""
+
+    def __init__(self, takes):
+        super().__init__()
+        torch.manual_seed(0)
+        self.resnet, self.takes = resnet18(), takes
+        self.fine = nn.Conv2d(128, 32, 1)
+
+    def forward(self, images):
+        resnet = self.resnet
+        maps = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
+        layer2 = resnet.layer2(resnet.layer1(maps))
+        if self.takes == "channels":
+            return self.fine(layer2)
+        return self.fine(layer2 + layer2.mean(1, keepdim=True))
+
+
+def plain_resnet(change):
+    torch.manual_seed(0)
+    network = resnet18(norm_layer=nn.Identity if change == "no bias" else None)
+    if change == "padding":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.padding_mode = "reflect"
+    elif change == "activation":
+        network.layer2[1].relu.forward = lambda images: images.clamp(0, 0.3)
+    return network
+
+
+@pytest.mark.parametrize("change", [None, "no bias", "padding", "activation"])
+def test_narrow_layers_are_the_channels_of_wide_ones(change):
+    layers, channels = ("layer1", "layer2"), [1, 5, 70]
+    backbone = ModuleBackbone(plain_resnet(change), layers).cut(layers).for_inference()
+    images = torch.rand(2, 3, 64, 64)
+    wide, narrow = (b(images, layers)[1] for b in (backbone, backbone.narrow("layer2", channels)))
+    assert narrow.shape[1] == (128 if change == "activation" else 3)
+    expected = wide if change == "activation" else wide[:, channels]
+    assert relative_error(narrow, expected) < 5e-6
+
+
+@pytest.mark.parametrize("takes", ["channels", "mean"])
+def test_a_layer_that_the_network_goes_on_with_is_not_narrowed(takes):
+    layers = ("resnet.layer2", "fine")
+    backbone = ModuleBackbone(Decoder(takes), layers).for_inference()
+    assert backbone.narrow("resnet.layer2", [1, 5, 70]) is backbone
+
+
+def test_a_network_that_switches_autocast_off_keeps_its_weights():
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 16, 3, stride=4)
+            self.exact = nn.Conv2d(16, 16, 1)
+
+        def forward(self, images):
+            maps = self.stem(images)
+            with torch.autocast(maps.device.type, enabled=False):
+                return self.exact(maps.float())
+
+    backbone = ModuleBackbone(Careful(), ["stem", "exact"])
+    assert with_low_precision_weights(backbone, torch.bfloat16) is backbone
+    usual = ModuleBackbone(nn.Sequential(nn.Conv2d(3, 16, 3, stride=4)), ["0"])
+    converted = with_low_precision_weights(usual, torch.bfloat16)
+    assert converted.module[0].weight.dtype == torch.bfloat16
+    assert usual.module[0].weight.dtype == torch.float32
 
 
 def test_a_convolution_with_two_names_is_replaced_once():
