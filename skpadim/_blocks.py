@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from skpadim._small_matrices import blas_threads
+from skpadim._thread_limits import lift_limit, limit_threads
 
 # A block's temporaries stay in the caches of a CPU, and the block has enough positions that threads
 # seldom meet in the interpreter. On a GPU they are large enough for its batched kernels and small
@@ -55,13 +56,13 @@ def each_block(
             with (
                 blas_threads(1),
                 ThreadPoolExecutor(
-                    min(n_threads, len(blocks)), initializer=torch.set_num_threads, initargs=(1,)
+                    min(n_threads, len(blocks)), initializer=limit_threads, initargs=(1,)
                 ) as pool,
             ):
                 for _ in pool.map(work, blocks):
                     pass  # raises what a block has raised
         finally:
-            torch.set_num_threads(n_threads)  # what threads started from now on begin with
+            lift_limit(n_threads)
 
 
 def large_blocks(n_positions: int, bytes_per_position: int, device: torch.device) -> list[slice]:

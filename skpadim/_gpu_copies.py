@@ -11,6 +11,8 @@ from skpadim._pixels import to_float
 
 # One that is being filled, one that is being copied, and one to spare.
 _N_BUFFERS = 3
+# Batches that may be on the device, waiting for it: others wait here, where they take no memory.
+_N_WAITING = 2
 
 
 def copied_ahead(
@@ -35,6 +37,7 @@ def copied_ahead(
         following = copies.send(batch)
         if coming is not None:
             yield copies.receive(*coming)
+            copies.let_few_wait()
         coming = following
     if coming is not None:
         yield copies.receive(*coming)
@@ -46,6 +49,7 @@ class _Copies:
     def __init__(self, device):
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.buffers = deque((None, torch.cuda.Event()) for _ in range(_N_BUFFERS))
+        self.uses = deque()
 
     def send(self, batch):
         """Begin to copy a batch; returns it, and the event of its arrival."""
@@ -66,6 +70,14 @@ class _Copies:
         current.wait_event(copied)
         on_device.record_stream(current)
         return on_device.permute(0, 3, 1, 2)
+
+    def let_few_wait(self):
+        """Note that a batch's use has been asked of the device; wait for the uses of earlier ones."""
+        used = torch.cuda.Event()
+        used.record(torch.cuda.current_stream(self.device))
+        self.uses.append(used)
+        if len(self.uses) > _N_WAITING:
+            self.uses.popleft().synchronize()
 
 
 def filled(

@@ -30,6 +30,8 @@ _MAX_FLOAT32_RATIO = 1000.0
 # batch would convert and centre the samples anew.
 _MAX_PRODUCT_BYTES = 2**29
 _MAX_PRODUCT_BYTES_ON_GPU = 2**33
+# Scatters of more features are not formed for the sake of factors: the samples may be far fewer.
+_MAX_TRIANGLE_FEATURES = 256
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal: one image
 # at a time waits for the memory that factors are read from. Flat strips leave out more zeros, but
 # torch's products of small matrices are slow, so for them there are at most so many, none lower
@@ -67,7 +69,7 @@ class Whitening:
 
 
 @dataclass
-class LowRankWhitening:
+class LowRankWhitening(Whitening):
     """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, exactly.
 
     With centred samples X (n x D), ``Σ = XᵀX / (n - 1) + λ I``. By the Woodbury identity
@@ -76,29 +78,28 @@ class LowRankWhitening:
     Attributes
     ----------
     mean : tensor of shape (n_positions, n_features), float64
-    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
-        ``L⁻¹ X``, or ``L⁻¹`` alone if there are `samples`. Their dtype is that of the products.
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+        Of the rows of ``L⁻¹ X``, or of those of ``L⁻¹`` if there are `samples`, as those of a
+        :class:`Whitening`.
     regularization : float
     samples : tensor of shape (n_samples, n_positions, n_features) or None
         Those of the state, not centred.
     """
 
-    mean: torch.Tensor
-    factors: torch.Tensor
     regularization: float
     samples: torch.Tensor | None
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
         return low_rank_distances(
-            embeddings, self.mean, self.factors, self.regularization, self.samples
+            embeddings, self.mean, self.strips, self.regularization, self.samples
         )
 
     def to(self, device: torch.device) -> LowRankWhitening:
         """Return the same factors on another device."""
-        mean, factors = self.mean.to(device), self.factors.to(device)
+        there = super().to(device)
         samples = None if self.samples is None else self.samples.to(device)
-        return LowRankWhitening(mean, factors, self.regularization, samples)
+        return LowRankWhitening(there.mean, there.strips, self.regularization, samples)
 
 
 def whitening_of(
@@ -121,17 +122,22 @@ def whitening_of(
     whitening : Whitening or LowRankWhitening
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
+    if isinstance(state, Samples) and regularization > 0 and _are_triangles_better(state.rows):
+        state = Moments.of(state.rows)
     if isinstance(state, Moments):
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
         return Whitening(state.mean.to(exact), strips)
-    mean = state.mean
-    if _largest_mean_squared_norm(state.rows, mean) > _MAX_FLOAT32_RATIO * regularization:
+    rows, mean = state.rows, state.mean
+    if _low_rank_loop_for(rows) is not None:
+        strips = low_rank_strips(rows, mean, regularization, torch.float64, with_samples=False)
+        return LowRankWhitening(mean, strips, regularization, rows)
+    if _largest_mean_squared_norm(rows, mean) > _MAX_FLOAT32_RATIO * regularization:
         exact = torch.float64
-    on_cpu = state.rows.device.type == "cpu"
+    on_cpu = rows.device.type == "cpu"
     limit = _MAX_PRODUCT_BYTES if on_cpu else _MAX_PRODUCT_BYTES_ON_GPU
-    is_small = state.rows.numel() * exact.itemsize <= limit
-    factors = low_rank_factors(state.rows, mean, regularization, exact, with_samples=is_small)
-    return LowRankWhitening(mean, factors, regularization, None if is_small else state.rows)
+    is_small = rows.numel() * exact.itemsize <= limit
+    strips = low_rank_strips(rows, mean, regularization, exact, with_samples=is_small)
+    return LowRankWhitening(mean, strips, regularization, None if is_small else rows)
 
 
 def whitening_strips(
@@ -172,27 +178,21 @@ def whitening_strips(
         covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
         factors = cholesky(covariance, regularization)
-        inverses = inverse_factors(factors)
-        start = 0
-        for strip in strips:
-            stop = strip.shape[2]
-            strip[block, : stop - start] = inverses[:, start:stop, :stop]
-            strip[block, stop - start :] = 0
-            start = stop
+        _write_rows(strips, block, inverse_factors(factors))
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
     return strips
 
 
-def low_rank_factors(
+def low_rank_strips(
     rows: torch.Tensor,
     mean: torch.Tensor,
     regularization: float,
     dtype: torch.dtype,
     *,
     with_samples: bool,
-) -> torch.Tensor:
-    """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`.
+) -> list[torch.Tensor]:
+    """Rows of ``L⁻¹ X``, or of ``L⁻¹``, of :class:`LowRankWhitening`.
 
     Parameters
     ----------
@@ -206,11 +206,13 @@ def low_rank_factors(
 
     Returns
     -------
-    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
     """
     n_samples, n_positions, n_features = rows.shape
-    n_columns = n_features if with_samples else n_samples
-    result = empty((n_positions, n_samples, n_columns), dtype, rows.device)
+    if with_samples:
+        strips = [empty((n_positions, n_samples, n_features), dtype, rows.device)]
+    else:
+        strips = _strips_of_rows(n_positions, n_samples, dtype, rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
@@ -218,12 +220,12 @@ def low_rank_factors(
         factors = kernel_cholesky(centred, ridge, regularization)
         inverses = inverse_factors(factors)
         if with_samples:
-            torch.bmm(inverses.to(dtype), centred.to(dtype), out=result[block])
+            torch.bmm(inverses.to(dtype), centred.to(dtype), out=strips[0][block])
         else:
-            result[block] = inverses
+            _write_rows(strips, block, inverses)
 
     each_block(invert, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
-    return result
+    return strips
 
 
 def mahalanobis_distances(
@@ -269,7 +271,7 @@ def mahalanobis_distances(
 def low_rank_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    factors: torch.Tensor,
+    strips: list[torch.Tensor],
     regularization: float,
     samples: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -279,7 +281,7 @@ def low_rank_distances(
     ----------
     embeddings : tensor of shape (n_embeddings, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features), float64
-    factors : tensor of shape (n_positions, n_samples, n_features or n_samples)
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
     regularization : float
     samples : tensor of shape (n_samples, n_positions, n_features), default=None
 
@@ -288,19 +290,26 @@ def low_rank_distances(
     distances : tensor of shape (n_embeddings, n_positions), of the embeddings' dtype
     """
     n_embeddings, n_positions, n_features = embeddings.shape
+    if samples is not None and _are_taken(embeddings, mean, strips, samples):
+        loop = _low_rank_loop_for(samples)
+        if loop is not None:
+            return loop.low_rank_distances(embeddings, mean, samples, strips, regularization)
     distances = embeddings.new_empty((n_embeddings, n_positions))
-    dtype, mean = factors.dtype, mean.to(factors.dtype)
+    dtype = strips[0].dtype
+    mean = mean.to(dtype)
 
     def measure(block):
         difference = centred_samples(embeddings, mean, block, dtype).mT
         products = difference
         if samples is not None:
             products = torch.bmm(centred_samples(samples, mean, block, dtype), difference)
-        projected = torch.bmm(factors[block], products)
-        squared = difference.square().sum(dim=1) - projected.square().sum(dim=1)
+        squared = difference.square().sum(dim=1)
+        for strip in strips:
+            projected = torch.bmm(strip[block], products[:, : strip.shape[2]])
+            squared -= projected.square_().sum(dim=1)
         distances[:, block] = (squared / regularization).clamp_(min=0).sqrt().T
 
-    n_rows = n_embeddings + factors.shape[1]
+    n_rows = n_embeddings + sum(strip.shape[1] for strip in strips)
     # Samples are converted and centred block by block, which torch does on one core.
     is_threaded = samples is not None
     each_block(
@@ -318,6 +327,11 @@ def _new_strips(n_positions, n_features, dtype, device):
         memory = empty((n_positions, height * sum(widths)), dtype)
         parts = memory.split([height * width for width in widths], dim=1)
         return [part.unflatten(1, (-1, height)).mT for part in parts]
+    return _strips_of_rows(n_positions, n_features, dtype, device)
+
+
+def _strips_of_rows(n_positions, n_features, dtype, device):
+    """Memory for strips, row by row."""
     # A GPU's kernels want one strip that has all rows.
     n_strips = min(_MAX_STRIPS, n_features // _MIN_STRIP_ROWS) if device.type == "cpu" else 1
     height = -(-n_features // max(1, n_strips))
@@ -327,6 +341,57 @@ def _new_strips(n_positions, n_features, dtype, device):
         empty((n_positions, n_rows, stop), dtype, device)
         for n_rows, stop in zip(heights, stops, strict=True)
     ]
+
+
+def _write_rows(strips, block, factors):
+    """Write lower triangular matrices (n_block, n_features, n_features) into strips."""
+    start = 0
+    for strip in strips:
+        stop = strip.shape[2]
+        strip[block, : stop - start] = factors[:, start:stop, :stop]
+        strip[block, stop - start :] = 0
+        start = stop
+
+
+def _are_triangles_better(rows):
+    """Whether the factors of full rank, which are triangles, are better than those of low rank.
+
+    They are no larger then, and multiplied as they are, whereas those of low rank lie in a
+    difference that needs float64.
+    """
+    n_samples, _, n_features = rows.shape
+    return (
+        rows.device.type == "cpu"  # elsewhere a triangle takes a square
+        and n_features <= _MAX_TRIANGLE_FEATURES
+        and 3 * n_samples >= n_features
+    )
+
+
+def _low_rank_loop_for(samples):
+    """Compiled distances from the samples, or None where those are not such as it takes."""
+    if not is_readable(samples, torch.float32) or samples.stride(2) != 1:
+        return None
+    return loops("skpadim._low_rank_loop", torch.float32)
+
+
+def _are_taken(embeddings, mean, strips, samples):
+    """Whether tensors are such as the compiled distances from the samples take."""
+    return (
+        is_readable(embeddings, torch.float32)
+        and is_readable(mean, torch.float64)
+        and embeddings.numel() > 0
+        and embeddings.stride(2) == 1
+        and mean.is_contiguous()
+        and mean.shape == embeddings.shape[1:] == samples.shape[1:]
+        and sum(strip.shape[1] for strip in strips) == len(samples)
+        and all(
+            is_readable(strip, torch.float64)
+            and len(strip) == len(mean)
+            and strip.shape[2] <= len(samples)
+            and strip.stride(2) == 1
+            for strip in strips
+        )
+    )
 
 
 def _loop(dtype, device):

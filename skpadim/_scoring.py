@@ -56,7 +56,7 @@ class MapMaker:
 
     def scores(self, images: Images, description: str) -> np.ndarray:
         """Scores (n_samples,) of images, higher is more normal."""
-        return np.concatenate([_scores(maps) for maps in self.iter_maps(images, description)])
+        return _scores(self.iter_maps(images, description), len(images))
 
 
 def maps_of_distances(
@@ -72,7 +72,8 @@ def scores_of_distances(
 ) -> np.ndarray:
     """Scores (n_samples,) of distances (n_samples, n_positions), higher is more normal."""
     batches = distances.split(int(embedder.batch_size))
-    return np.concatenate([_scores(maps_of_distances(batch, embedder, sigma)) for batch in batches])
+    maps = (maps_of_distances(batch, embedder, sigma) for batch in batches)
+    return _scores(maps, len(distances))
 
 
 def iter_map_batches(
@@ -149,8 +150,15 @@ def flat(embeddings: torch.Tensor) -> torch.Tensor:
     return embeddings.reshape(len(embeddings), -1, embeddings.shape[-1])
 
 
-def _scores(maps):
-    return -image_scores(maps).numpy(force=True)
+def _scores(batches, n_samples):
+    """Scores of batches of maps, which stay on their device until all are there."""
+    scores, start = None, 0
+    for maps in batches:
+        if scores is None:
+            scores = maps.new_empty(n_samples)
+        scores[start : start + len(maps)] = -image_scores(maps)
+        start += len(maps)
+    return scores.numpy(force=True)
 
 
 def _make_maps(maker, images):

@@ -68,6 +68,16 @@ def load(builder, address, number=types.float32) -> Vector:
     return Vector(builder, builder.bitcast(bits, _VECTOR))
 
 
+def load_doubles(builder, address, number=types.float32) -> Vector:
+    """Float32 or float64 numbers that follow each other in memory, as float64."""
+    kind = _REGISTERS[types.float64]
+    if number == types.float64:
+        return load(builder, address, number)
+    floats = ir.VectorType(_FLOAT, kind.count)
+    numbers = builder.load(_pointer(builder, address, floats), align=4)
+    return Vector(builder, builder.fpext(numbers, kind))
+
+
 def load_repeated(builder, address, number=types.float32) -> Vector:
     """The number at an address, in all places."""
     pointer = _pointer(builder, address, _REGISTERS[number].element)

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from skpadim._freed_memory import freed_memory_kept
 from skpadim._outcomes import Outcome, folder_for_results, outcome_in_file
+from skpadim._thread_limits import lift_limit, limit_threads
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -144,7 +145,7 @@ def _outcomes(work, sent, chunks, folder, n_jobs):
     except StopIteration:
         return
     finally:
-        torch.set_num_threads(n_threads)
+        lift_limit(n_threads)
         if isinstance(outcomes, Generator):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of tasks that are given up
@@ -192,7 +193,7 @@ def _run(work, shipment, chunk, parent):
     """Work on one chunk, in the worker."""
     is_thread = _process() == parent.process
     if is_thread:
-        torch.set_num_threads(parent.share_of_threads)
+        limit_threads(parent.share_of_threads)
     try:
         with freed_memory_kept():
             result = work(shipment.open(), *chunk)

@@ -26,15 +26,15 @@ def log(monkeypatch):
 
     class Event:
         def __init__(self):
-            self.recorded = self.waited_for = 0
+            self.recorded, self.of_copy = 0, True
 
-        def record(self):
+        def record(self, stream=None):
             self.recorded += 1
-            asked.append("copy begun")
+            self.of_copy = stream is None
+            asked.append("copy begun" if self.of_copy else "use noted")
 
         def synchronize(self):
-            self.waited_for = self.recorded
-            asked.append("buffer free")
+            asked.append("buffer free" if self.of_copy else "use awaited")
 
     class Stream:
         def __init__(self, device=None):
@@ -76,6 +76,19 @@ def test_the_next_copy_is_begun_before_a_batch_is_used(log):
             assert log[i - 2 : i] == ["wait", "held"]
         if what == "copy begun":
             assert log[i - 1] == "buffer free"
+
+
+def test_few_batches_wait_on_the_device(log):
+    for _ in copied_ahead(make_batches(9), torch.device("cpu")):
+        log.append("used")
+    waiting = [0]
+    for what in log:
+        waiting.append(waiting[-1] + (what == "use noted") - (what == "use awaited"))
+    assert log.count("use noted") == 8  # after the last one nothing is sent
+    assert max(waiting) == 3
+    assert waiting[-1] == 2
+    # A batch is used when the one after it has been sent.
+    assert log.index("use noted") > log.index("used") > log.index("copy begun")
 
 
 def test_batches_of_any_size_and_kind_follow_each_other(log):

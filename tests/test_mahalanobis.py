@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim import _mahalanobis
-from skpadim._mahalanobis import Whitening, mahalanobis_distances, whitening_strips
+from skpadim._mahalanobis import (
+    LowRankWhitening,
+    Whitening,
+    low_rank_strips,
+    mahalanobis_distances,
+    whitening_of,
+    whitening_strips,
+)
+from skpadim._moments import Samples
 from skpadim._triangles import symmetric_matrices
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
@@ -174,3 +182,109 @@ def test_pickled_factors_are_as_large_as_they_are():
     embeddings = make_embeddings(3, 20, 100)
     restored = pickle.loads(pickled)
     assert torch.equal(restored.distances(embeddings), whitening.distances(embeddings))
+
+
+def make_low_rank(n_samples, n_positions, n_features, scale=1.0):
+    generator = torch.Generator().manual_seed(n_features)
+    rows = 3 + scale * torch.randn(n_samples, n_positions, n_features, generator=generator)
+    mean = rows.double().mean(dim=0)
+    strips = low_rank_strips(rows, mean, 0.01, torch.float64, with_samples=False)
+    return LowRankWhitening(mean, strips, 0.01, rows)
+
+
+def solved_distances(embeddings, whitening):
+    """Equation 2 of the paper, by solving with the covariances."""
+    rows = (whitening.samples.double() - whitening.mean).transpose(0, 1)
+    covariance = rows.mT @ rows / (rows.shape[1] - 1)
+    covariance += whitening.regularization * torch.eye(rows.shape[2])
+    differences = (embeddings.double() - whitening.mean).permute(1, 2, 0)
+    solved = torch.from_numpy(np.linalg.solve(covariance.numpy(), differences.numpy()))
+    return (differences * solved).sum(dim=1).sqrt().T
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_embeddings=st.integers(1, 40),
+    n_positions=st.integers(1, 40),
+    n_features=st.integers(1, 60),
+    n_samples=st.integers(2, 80),
+    scale=st.sampled_from([0.1, 1, 30]),
+)
+def test_low_rank_distances_are_the_solutions(
+    n_embeddings, n_positions, n_features, n_samples, scale
+):
+    whitening = make_low_rank(n_samples, n_positions, n_features, scale)
+    embeddings = 3 + scale * make_embeddings(n_embeddings, n_positions, n_features)
+    distances = whitening.distances(embeddings)
+    assert distances.dtype == torch.float32
+    expected = solved_distances(embeddings, whitening)
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_compiled_low_rank_distances_are_used_and_equal_torchs(monkeypatch):
+    from skpadim import _low_rank_loop
+
+    whitening = make_low_rank(70, 20, 300)
+    embeddings = make_embeddings(7, 20, 300)
+    compiled = whitening.distances(embeddings)
+    direct = _low_rank_loop.low_rank_distances(
+        embeddings, whitening.mean, whitening.samples, whitening.strips, 0.01
+    )
+    assert torch.equal(compiled, direct)
+    monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
+    torch.testing.assert_close(whitening.distances(embeddings), compiled, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_a_sample_is_measured_alike_in_any_company_at_low_rank(n_threads):
+    whitening = make_low_rank(21, 70, 37)
+    embeddings = make_embeddings(20, 70, 37)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        together = whitening.distances(embeddings)
+        alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(20)])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.mT.contiguous().mT,
+        lambda rows: rows.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda rows: torch.nn.functional.pad(rows, (3, 2))[:, :, 3:-2],
+        lambda rows: rows.double(),
+    ],
+    ids=["features apart", "positions first", "part", "float64"],
+)
+def test_any_layout_will_do_at_low_rank(change):
+    whitening = make_low_rank(9, 20, 30)
+    embeddings = make_embeddings(3, 20, 30)
+    expected = solved_distances(embeddings, whitening)
+    distances = whitening.distances(change(embeddings))
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
+    whitening.samples = change(whitening.samples)
+    distances = whitening.distances(embeddings)
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
+
+
+def test_samples_that_are_equal_leave_no_distance_between_them():
+    rows = torch.ones(2, 3, 400)
+    whitening = whitening_of(Samples(rows, None), 0.01, torch.float32)
+    assert not whitening.distances(rows).any()
+    assert whitening.distances(torch.full_like(rows, torch.nan)).isnan().all()
+
+
+@pytest.mark.parametrize(("n_samples", "n_features"), [(33, 100), (99, 100), (2, 6), (86, 256)])
+def test_small_triangles_are_taken_for_low_ranks(n_samples, n_features):
+    """As quick to make and smaller, and their products are no differences."""
+    rows = make_embeddings(n_samples, 5, n_features)
+    samples = Samples(rows, None)
+    few = n_samples == 33
+    whitening = whitening_of(samples, 0.01, torch.float32)
+    assert isinstance(whitening, LowRankWhitening) == few
+    expected = solved_distances(rows + 1, LowRankWhitening(samples.mean, [], 0.01, rows))
+    distances = whitening.distances(rows + 1)
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-5, atol=0)

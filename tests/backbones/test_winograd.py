@@ -158,7 +158,8 @@ from llvmlite import binding
 here, binding.get_host_cpu_features = binding.get_host_cpu_features, lambda: {"avx512f": True}
 from skpadim import _vector_code
 binding.get_host_cpu_features = here
-from skpadim._mahalanobis import mahalanobis_distances, whitening_strips
+from skpadim._mahalanobis import mahalanobis_distances, whitening_of, whitening_strips
+from skpadim._moments import Samples
 from skpadim.backbones._winograd import WinogradConv2d, _loop
 assert _loop().PANEL == 32
 plain = torch.nn.Conv2d(32, 48, 3, padding=1)
@@ -174,6 +175,11 @@ strips = whitening_strips(scatter, 1, 0.0, torch.float32)
 embeddings = torch.randn(70, 5, 37)
 distances = mahalanobis_distances(embeddings, torch.zeros(5, 37), strips)
 torch.testing.assert_close(distances, embeddings.norm(dim=2))
+samples = Samples(torch.randn(20, 5, 150), None)
+few = whitening_of(samples, 0.01, torch.float32).distances(2 * samples.rows)
+all_rows = Samples(samples.rows.double(), None)  # too precise to be compiled
+expected = whitening_of(all_rows, 0.01, torch.float64).distances(2 * all_rows.rows)
+torch.testing.assert_close(few.double(), expected, rtol=1e-6, atol=0)
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd(), env=environment)
