@@ -72,7 +72,7 @@ class _Copies:
         return on_device.permute(0, 3, 1, 2)
 
     def let_few_wait(self):
-        """Note that a batch's use has been asked of the device; wait for the uses of earlier ones."""
+        """Note that the device was told to use a batch; wait until it has used earlier ones."""
         used = torch.cuda.Event()
         used.record(torch.cuda.current_stream(self.device))
         self.uses.append(used)

@@ -74,7 +74,7 @@ class ModuleBackbone(Backbone):
         super().__init__()
         self.name = name or type(module).__name__
         self.mean, self.std, self.n_features = tuple(mean), tuple(std), n_features
-        self.module = frozen(copy.deepcopy(module).cpu())
+        self.module = frozen(self._taken(module))
         submodules = dict(layers) if isinstance(layers, Mapping) else {n: n for n in layers}
         self._check_submodules(submodules)
         self._probe(submodules)
@@ -97,6 +97,10 @@ class ModuleBackbone(Backbone):
         shorter._cut_in_place()
         return shorter
 
+    def _taken(self, module):
+        """The module to keep: a copy, as the caller may go on with theirs."""
+        return copy.deepcopy(module).cpu()
+
     def _cut_in_place(self):
         images = self._probe_images(SMALL_PROBE_SIZE)
         cut_after(self.module, images, self._submodules.values())
@@ -104,8 +108,10 @@ class ModuleBackbone(Backbone):
     def for_inference(self):
         """Return a copy in channels-last layout, with batch norms folded and less new memory."""
         images, names = self._probe_images(SMALL_PROBE_SIZE), self._submodules.values()
-        folded = fold_batch_norms(self.module, images, names)
-        module = copy.deepcopy(folded).to(memory_format=torch.channels_last)
+        module = fold_batch_norms(self.module, images, names)
+        if module is self.module:
+            module = copy.deepcopy(module)
+        module = module.to(memory_format=torch.channels_last)
         restore_in_place(module, images, names)
         return self.with_modules({"module": module})
 
@@ -163,10 +169,8 @@ class ModuleBackbone(Backbone):
 
     def _probe(self, submodules):
         """Find channels, stride and layout of each layer by running the network once."""
-        images = self._probe_images(PROBE_SIZE)
         try:
-            with torch.no_grad():
-                outputs = run_to_layers(self.module, images, submodules.values())
+            outputs = self._run_probe(submodules.values())
         except RuntimeError as error:
             raise ValueError(
                 f"{self.name} does not run on images of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels, "
@@ -191,6 +195,11 @@ class ModuleBackbone(Backbone):
         names = sorted(found, key=lambda n: (found[n].stride, run_order.index(submodules[n])))
         self.layers = {name: found[name] for name in names}
         self._submodules = {name: submodules[name] for name in names}
+
+    def _run_probe(self, names):
+        """Outputs of submodules for an image of the probe's size; their shapes are looked at."""
+        with torch.no_grad():
+            return run_to_layers(self.module, self._probe_images(PROBE_SIZE), names)
 
     def _probe_images(self, size):
         parameter = next(self.module.parameters(), torch.empty(0))

@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from skpadim.backbones._hooks import forward_hooks
+from skpadim.backbones._hooks import forward_hooks, run_to_layers
 from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, frozen, is_channels_last
 from skpadim.backbones._weights import fetch_weights, read_state_dict
 
@@ -45,6 +45,12 @@ class TorchvisionBackbone(ModuleBackbone):
             std=std,
             n_features=_N_FEATURES.get(name, _DEFAULT_N_FEATURES),
         )
+
+    def _taken(self, module):
+        return module  # built for this
+
+    def _run_probe(self, names):
+        return _meta_outputs(self.name, tuple(names))
 
     # A network is pickled as its name and its arrays, not as torch modules: a model file outlives
     # the versions of torch and torchvision that it was written with.
@@ -114,6 +120,13 @@ def _build(name, device="cpu"):
             return torchvision.models.get_model(name, weights=None, **options)
     except NotImplementedError:  # RegNets compute their widths with tensors, which need values
         return torchvision.models.get_model(name, weights=None, **options).to(device)
+
+
+@lru_cache(maxsize=64)
+def _meta_outputs(name, submodules):
+    """Outputs of submodules, which are tensors of shapes alone."""
+    network = frozen(_build(name, "meta"))
+    return run_to_layers(network, torch.empty(1, 3, *PROBE_SIZE, device="meta"), submodules)
 
 
 @lru_cache(maxsize=64)
