@@ -5,7 +5,7 @@ Usage: python benchmarks/precision.py CATEGORY_FOLDER [--train 160]
 Distances in float32 against a reference in float64 that shares no code with the detector but its
 network and its choice of features; bfloat16 against float32 in image AUROC and AUPRO on all images
 of the folder; images one by one against batches of 32; the low-rank form of the Gaussians against
-the full one, of a quarter as many images as features. resnet18 has random weights. A CPU without instructions for bfloat16, on which a
+the full one. resnet18 has random weights. A CPU without instructions for bfloat16, on which a
 detector would compute in float32, has to emulate it here.
 """
 
@@ -127,7 +127,7 @@ def compare_numbers(backbone, folder, train, test):
     distances = detector.gaussian_.mahalanobis(embeddings)
     in_batches = detector.anomaly_map(test)
     one_by_one = detector.set_params(batch_size=1).anomaly_map(test)
-    training = detector.embedder_.transform(train[: embeddings.shape[3] // 4])
+    training = detector.embedder_.transform(train)
     full, low_rank = (
         PatchGaussian(solver=solver).fit(training).mahalanobis(embeddings)
         for solver in ("full", "low_rank")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from skpadim._small_matrices import blas_threads
-from skpadim._thread_limits import lift_limit, limit_threads
+from skpadim._thread_limits import threads_limited
 
 # A block's temporaries stay in the caches of a CPU, and the block has enough positions that threads
 # seldom meet in the interpreter. On a GPU they are large enough for its batched kernels and small
@@ -52,17 +52,15 @@ def each_block(
             for block in blocks:
                 work(block)
     else:
-        try:
-            with (
-                blas_threads(1),
-                ThreadPoolExecutor(
-                    min(n_threads, len(blocks)), initializer=limit_threads, initargs=(1,)
-                ) as pool,
-            ):
-                for _ in pool.map(work, blocks):
-                    pass  # raises what a block has raised
-        finally:
-            lift_limit(n_threads)
+        is_inference = torch.is_inference_mode_enabled()  # which other threads do not know
+
+        def work_alone(block):
+            with threads_limited(1), torch.inference_mode(is_inference):
+                work(block)
+
+        with blas_threads(1), ThreadPoolExecutor(min(n_threads, len(blocks))) as pool:
+            for _ in pool.map(work_alone, blocks):
+                pass  # raises what a block has raised
 
 
 def large_blocks(n_positions: int, bytes_per_position: int, device: torch.device) -> list[slice]:

@@ -68,14 +68,14 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
         covariance has a rank below their number; the same distances by the Woodbury identity,
         but without bound on the memory. "auto": the samples while there are no more of them than
-        features, then means and scatters.
+        features, then means and scatters; computed with is what is faster.
 
     Attributes
     ----------
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
         Mean at each position.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
-        The samples, where they are kept.
+        The samples, where they are kept; they may be the array that was given to :meth:`fit`.
     n_samples_seen_ : int
         Number of samples behind the moments.
     training_scores_ : ndarray of shape (n_samples,)

@@ -11,7 +11,8 @@ from skpadim._pixels import to_float
 
 # One that is being filled, one that is being copied, and one to spare.
 _N_BUFFERS = 3
-# Batches that may be on the device, waiting for it: others wait here, where they take no memory.
+# Batches that the device was told to use and may not have used yet. Without an end to them, all
+# images could lie in its memory.
 _N_WAITING = 2
 
 

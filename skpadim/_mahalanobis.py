@@ -6,11 +6,12 @@ Free functions on torch tensors of any device, embeddings laid out as
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from skpadim._blocks import each_block
+from skpadim._blocks import each_block, large_blocks
 from skpadim._large_tensors import empty
 from skpadim._machine_code import is_readable, loops
 from skpadim._moments import Moments, Samples
@@ -20,7 +21,7 @@ from skpadim._small_matrices import (
     inverse_factors,
     not_positive_definite,
 )
-from skpadim._triangles import symmetric_matrices, triangle_rows
+from skpadim._triangles import symmetric_matrices, triangle_rows, triangle_size
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
@@ -30,8 +31,11 @@ _MAX_FLOAT32_RATIO = 1000.0
 # batch would convert and centre the samples anew.
 _MAX_PRODUCT_BYTES = 2**29
 _MAX_PRODUCT_BYTES_ON_GPU = 2**33
-# Scatters of more features are not formed for the sake of factors: the samples may be far fewer.
+# Factors of full rank are taken for samples too, where they are triangles that are quick to make;
+# but not where the features vary so much more than the regularisation that float32 would keep too
+# few digits of the factors' small products.
 _MAX_TRIANGLE_FEATURES = 256
+_MAX_TRIANGLE_RATIO = 1e6
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal: one image
 # at a time waits for the memory that factors are read from. Flat strips leave out more zeros, but
 # torch's products of small matrices are slow, so for them there are at most so many, none lower
@@ -122,16 +126,19 @@ def whitening_of(
     whitening : Whitening or LowRankWhitening
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    if isinstance(state, Samples) and regularization > 0 and _are_triangles_better(state.rows):
-        state = Moments.of(state.rows)
     if isinstance(state, Moments):
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
         return Whitening(state.mean.to(exact), strips)
     rows, mean = state.rows, state.mean
+    if (
+        _are_triangles_better(state)
+        and _largest_ratio(state, regularization) <= _MAX_TRIANGLE_RATIO
+    ):
+        return Whitening(mean.to(exact), triangles_of_samples(rows, regularization, exact))
     if _low_rank_loop_for(rows) is not None:
         strips = low_rank_strips(rows, mean, regularization, torch.float64, with_samples=False)
         return LowRankWhitening(mean, strips, regularization, rows)
-    if _largest_mean_squared_norm(rows, mean) > _MAX_FLOAT32_RATIO * regularization:
+    if _largest_ratio(state, regularization) > _MAX_FLOAT32_RATIO:
         exact = torch.float64
     on_cpu = rows.device.type == "cpu"
     limit = _MAX_PRODUCT_BYTES if on_cpu else _MAX_PRODUCT_BYTES_ON_GPU
@@ -168,11 +175,18 @@ def whitening_strips(
     n_positions = len(scatter)
     n_features = triangle_rows(scatter.shape[1])
     strips = _new_strips(n_positions, n_features, dtype, scatter.device)
+    _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization)
+    return strips
+
+
+def _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization):
+    """Fill the strips of :func:`whitening_strips`, or of some of their positions."""
     loop = _whitening_loop_for(scatter, strips)
     if loop is not None:
         if not loop.invert(scatter, degrees_of_freedom, regularization, strips):
             raise not_positive_definite(regularization)
-        return strips
+        return
+    n_positions, n_features = len(scatter), triangle_rows(scatter.shape[1])
 
     def invert(block):
         covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
@@ -181,6 +195,30 @@ def whitening_strips(
         _write_rows(strips, block, inverse_factors(factors))
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
+
+
+def triangles_of_samples(
+    rows: torch.Tensor, regularization: float, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """As :func:`whitening_strips` of the samples' scatters, of which few are held at a time.
+
+    Parameters
+    ----------
+    rows : tensor of shape (n_samples, n_positions, n_features)
+    regularization : float
+    dtype : torch.dtype
+        Of the result.
+
+    Returns
+    -------
+    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    """
+    n_samples, n_positions, n_features = rows.shape
+    strips = _new_strips(n_positions, n_features, dtype, rows.device)
+    for block in large_blocks(n_positions, 8 * triangle_size(n_features), rows.device):
+        scatter = Moments.of(rows[:, block]).scatter
+        part = [strip[block] for strip in strips]
+        _write_inverse_factors(part, scatter, n_samples - 1, regularization)
     return strips
 
 
@@ -250,6 +288,8 @@ def mahalanobis_distances(
         Not squared.
     """
     n_samples, n_positions, n_features = embeddings.shape
+    if embeddings.stride(2) != 1:
+        embeddings = embeddings.contiguous()
     dtype = dtype or strips[0].dtype
     loop = _loop_for(embeddings, mean, strips, dtype)
     if loop is not None:
@@ -290,6 +330,8 @@ def low_rank_distances(
     distances : tensor of shape (n_embeddings, n_positions), of the embeddings' dtype
     """
     n_embeddings, n_positions, n_features = embeddings.shape
+    if embeddings.stride(2) != 1:
+        embeddings = embeddings.contiguous()
     if samples is not None and _are_taken(embeddings, mean, strips, samples):
         loop = _low_rank_loop_for(samples)
         if loop is not None:
@@ -353,15 +395,16 @@ def _write_rows(strips, block, factors):
         start = stop
 
 
-def _are_triangles_better(rows):
-    """Whether the factors of full rank, which are triangles, are better than those of low rank.
+def _are_triangles_better(samples):
+    """Whether the factors of full rank, which are triangles, are faster than those of low rank.
 
-    They are no larger then, and multiplied as they are, whereas those of low rank lie in a
+    They are hardly larger then, and multiplied as they are, whereas those of low rank lie in a
     difference that needs float64.
     """
-    n_samples, _, n_features = rows.shape
+    n_samples, _, n_features = samples.rows.shape
     return (
-        rows.device.type == "cpu"  # elsewhere a triangle takes a square
+        samples.limit is not None  # of who asks for low rank
+        and samples.rows.device.type == "cpu"  # elsewhere a triangle takes a square
         and n_features <= _MAX_TRIANGLE_FEATURES
         and 3 * n_samples >= n_features
     )
@@ -473,12 +516,15 @@ def kernel_cholesky(
     return cholesky(kernel, regularization)
 
 
-def _largest_mean_squared_norm(rows, mean):
-    """Of all positions the largest :func:`mean_squared_norms`."""
+def _largest_ratio(samples, regularization):
+    """Of all positions the largest :func:`mean_squared_norms`, over the regularisation."""
+    if regularization == 0:
+        return math.inf
+    rows, mean = samples.rows, samples.mean
     squared_norms = mean.new_empty(len(mean))
 
     def measure(block):
         squared_norms[block] = mean_squared_norms(centred_samples(rows, mean, block))
 
     each_block(measure, len(mean), 8 * rows.shape[0] * rows.shape[2], rows.device)
-    return squared_norms.max().item()
+    return squared_norms.max().item() / regularization

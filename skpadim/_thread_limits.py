@@ -3,47 +3,51 @@
 ``torch.set_num_threads`` is for the whole process, and with it MKL no longer decides for itself how
 many threads are good for a product. What it then does is wrong at times: torch's batched LU
 factorisations can return garbage (https://github.com/pytorch/pytorch/issues/142815). So it is not
-called on behalf of a user who has not called it, where torch's threads are OpenMP's.
+called on behalf of a user who has not called it, where torch has MKL and OpenMP's threads.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
 
 
-def limit_threads(n: int) -> None:
-    """Let operations that this Python thread starts use `n` threads."""
-    setters = _local_setters()
-    if setters is None:
-        torch.set_num_threads(n)
-        return
-    torch.get_num_threads()  # makes the thread's own settings, which would undo these later
-    set_openmp, set_mkl = setters
-    set_openmp(n)
-    set_mkl(n)
+@contextmanager
+def threads_limited(n: int) -> Iterator[None]:
+    """Within the block, operations that this Python thread starts use `n` threads.
 
-
-def lift_limit(n: int) -> None:
-    """Go back to `n` threads, as many as there were; to be called by the thread that has waited.
-
-    Where the limit was set for the whole process, this is too.
+    Elsewhere than on Linux with MKL this may hold for other Python threads too.
     """
+    before = torch.get_num_threads()  # makes the thread's own settings, if it had none
     setters = _local_setters()
     if setters is None:
         torch.set_num_threads(n)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
         return
     set_openmp, set_mkl = setters
     set_openmp(n)
-    set_mkl(0)  # as the process has it
+    mkls_before = set_mkl(n)
+    try:
+        yield
+    finally:
+        set_openmp(before)
+        set_mkl(mkls_before)
 
 
 @cache
 def _local_setters():
-    """Functions that set a thread's own number of threads, OpenMP's and MKL's, or None."""
+    """Functions that set a thread's own number of threads, OpenMP's and MKL's, or None.
+
+    MKL's returns what was set before, 0 for nothing.
+    """
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         set_openmp, set_mkl = library.omp_set_num_threads, library.MKL_Set_Num_Threads_Local

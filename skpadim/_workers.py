@@ -15,7 +15,7 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import joblib
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from skpadim._freed_memory import freed_memory_kept
 from skpadim._outcomes import Outcome, folder_for_results, outcome_in_file
-from skpadim._thread_limits import lift_limit, limit_threads
+from skpadim._thread_limits import threads_limited
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -135,8 +135,7 @@ def _outcomes(work, sent, chunks, folder, n_jobs):
         parallel = joblib.Parallel(return_as="generator", **settings)
     except ValueError:  # an engine that can only return all at once
         parallel = joblib.Parallel(**settings)
-    n_threads = torch.get_num_threads()
-    share = max(1, n_threads // count_workers(n_jobs))
+    share = max(1, torch.get_num_threads() // count_workers(n_jobs))
     parent = _Parent(_process(), share, folder)
     outcomes = iter(parallel(joblib.delayed(_run)(work, sent, chunk, parent) for chunk in chunks))
     try:
@@ -145,7 +144,6 @@ def _outcomes(work, sent, chunks, folder, n_jobs):
     except StopIteration:
         return
     finally:
-        lift_limit(n_threads)
         if isinstance(outcomes, Generator):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of tasks that are given up
@@ -192,10 +190,9 @@ class _Parent(NamedTuple):
 def _run(work, shipment, chunk, parent):
     """Work on one chunk, in the worker."""
     is_thread = _process() == parent.process
-    if is_thread:
-        limit_threads(parent.share_of_threads)
+    limit = threads_limited(parent.share_of_threads) if is_thread else nullcontext()
     try:
-        with freed_memory_kept():
+        with limit, freed_memory_kept():
             result = work(shipment.open(), *chunk)
             return Outcome(result) if is_thread else outcome_in_file(result, parent.folder)
     except Exception as error:

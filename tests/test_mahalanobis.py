@@ -277,14 +277,55 @@ def test_samples_that_are_equal_leave_no_distance_between_them():
     assert whitening.distances(torch.full_like(rows, torch.nan)).isnan().all()
 
 
-@pytest.mark.parametrize(("n_samples", "n_features"), [(33, 100), (99, 100), (2, 6), (86, 256)])
-def test_small_triangles_are_taken_for_low_ranks(n_samples, n_features):
-    """As quick to make and smaller, and their products are no differences."""
-    rows = make_embeddings(n_samples, 5, n_features)
-    samples = Samples(rows, None)
-    few = n_samples == 33
-    whitening = whitening_of(samples, 0.01, torch.float32)
-    assert isinstance(whitening, LowRankWhitening) == few
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("n_samples", "n_features", "limit", "scale", "is_low_rank"),
+    [
+        (99, 100, 100, 1, False),
+        (34, 100, 100, 1, False),
+        (2, 6, 6, 1, False),
+        (86, 256, 256, 1, False),
+        (33, 100, 100, 1, True),  # too few
+        (99, 257, 257, 1, True),  # too many features
+        (99, 100, None, 1, True),  # asked for
+        (99, 100, 100, 300, True),  # float32 would not do
+    ],
+)
+def test_small_triangles_are_taken_for_low_ranks(
+    n_samples, n_features, limit, scale, is_low_rank, dtype
+):
+    rows = scale * make_embeddings(n_samples, 5, n_features)
+    samples = Samples(rows, limit)
+    whitening = whitening_of(samples, 0.01, dtype)
+    assert isinstance(whitening, LowRankWhitening) == is_low_rank
+    # Also where the factors of moments are held in bfloat16.
     expected = solved_distances(rows + 1, LowRankWhitening(samples.mean, [], 0.01, rows))
     distances = whitening.distances(rows + 1)
-    torch.testing.assert_close(distances.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(distances.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_triangles_of_samples_are_made_a_few_positions_at_a_time(monkeypatch):
+    rows = make_embeddings(40, 70, 50)
+    expected = whitening_of(Samples(rows, 50), 0.01, torch.float32)
+    sizes = []
+    moments_of = _mahalanobis.Moments.of
+    monkeypatch.setattr(
+        _mahalanobis.Moments, "of", lambda part: sizes.append(part.shape[1]) or moments_of(part)
+    )
+    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 2**18)
+    whitening = whitening_of(Samples(rows, 50), 0.01, torch.float32)
+    assert sum(sizes) == 70
+    assert max(sizes) < 30
+    for strip, other in zip(whitening.strips, expected.strips, strict=True):
+        assert torch.equal(strip, other)
+
+
+def test_inference_mode_and_features_apart_go_together():
+    whitening = make_low_rank(9, 200, 300)
+    embeddings = make_embeddings(3, 200, 300)
+    expected = whitening.distances(embeddings)
+    with torch.inference_mode():
+        apart = embeddings.mT.contiguous().mT
+        torch.testing.assert_close(whitening.distances(apart), expected, rtol=1e-6, atol=0)
+        exact = whitening.distances(apart.double())
+    torch.testing.assert_close(exact.float(), expected, rtol=1e-6, atol=0)

@@ -7,7 +7,8 @@ import threading
 import pytest
 import torch
 
-from skpadim._thread_limits import lift_limit, limit_threads
+from skpadim._blocks import each_block
+from skpadim._thread_limits import _local_setters, threads_limited
 
 # In a process of its own: once torch's number of threads is set, MKL's ways stay changed.
 SCRIPT = """
@@ -41,16 +42,10 @@ def test_a_fit_leaves_torchs_linear_algebra_right():
     assert result.returncode == 0, result.stderr
 
 
-def threads_elsewhere(n=None):
-    """How many threads torch uses in another Python thread, which is limited to `n`."""
+def in_another_thread(function):
+    """What a function returns in another Python thread."""
     found = []
-
-    def look():
-        if n is not None:
-            limit_threads(n)
-        found.append(torch.get_num_threads())
-
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
     thread.join()
     return found[0]
@@ -61,9 +56,36 @@ def test_a_thread_is_limited_and_the_others_are_not(monkeypatch, has_local):
     before = torch.get_num_threads()
     if not has_local:
         monkeypatch.setattr("skpadim._thread_limits._local_setters", lambda: None)
+
+    def limited():
+        with threads_limited(before + 2):
+            inside = torch.get_num_threads()
+        return inside, torch.get_num_threads()
+
+    assert in_another_thread(limited) == (before + 2, before)
+    assert limited() == (before + 2, before)
+    assert in_another_thread(torch.get_num_threads) == torch.get_num_threads() == before
+
+
+def test_limits_of_ones_own_are_kept():
+    if _local_setters() is None:
+        pytest.skip("needs Linux and MKL")
+    _, set_mkl = _local_setters()
+    set_mkl(3)
     try:
-        assert threads_elsewhere(before + 2) == before + 2
-        assert torch.get_num_threads() == before
+        with threads_limited(2):
+            each_block(lambda _: None, 100, 2**20, torch.device("cpu"))
+        assert set_mkl(0) == 3
     finally:
-        lift_limit(before)
-    assert threads_elsewhere() == torch.get_num_threads() == before
+        set_mkl(0)
+
+
+def test_blocks_know_of_inference_mode():
+    with torch.inference_mode():
+        numbers = torch.zeros(100)
+
+        def count(block):
+            numbers[block] += 1
+
+        each_block(count, 100, 2**20, torch.device("cpu"))
+    assert (numbers == 1).all()

@@ -75,6 +75,7 @@ def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -
     Returns
     -------
     state_dict : dict of str to tensor
+        In memory of their own, of the network's dtypes.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -105,7 +106,8 @@ def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -
             f"{type(state_dict).__name__}."
         )
     _check_state_dict(path, state_dict, expected, name)
-    return state_dict
+    # Copied even where nothing is converted: safetensors' are the file itself, mapped into memory.
+    return {key: value.to(expected[key].dtype, copy=True) for key, value in state_dict.items()}
 
 
 def _check_state_dict(path, state_dict, expected, name):

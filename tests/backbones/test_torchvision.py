@@ -125,6 +125,27 @@ def test_weights_come_from_a_file(tmp_path, suffix):
         assert torch.equal(backbone.module.layer3[1].conv2.weight, network.layer3[1].conv2.weight)
 
 
+def test_a_file_of_weights_may_change_once_it_is_loaded(tmp_path):
+    network = torchvision.models.squeezenet1_1(weights=None)
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path)
+    backbone = load_backbone("squeezenet1_1", weights=path)
+    with open(path, "r+b") as file:  # the same file, not another one of its name
+        file.write(bytes(path.stat().st_size))
+    loaded, saved = backbone.state_dict(), network.state_dict()
+    assert all(torch.equal(loaded[f"module.{name}"], saved[name]) for name in saved)
+
+
+def test_weights_in_half_precision_are_computed_with_in_float32(tmp_path):
+    network = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(network.half().state_dict(), tmp_path / "weights.pth")
+    backbone = load_backbone("squeezenet1_1", weights=tmp_path / "weights.pth")
+    (maps,) = backbone(torch.zeros(1, 3, 64, 64), ("layer1",))
+    assert maps.dtype == torch.float32
+    weight = backbone.state_dict()["module.features.0.weight"]
+    assert torch.equal(weight, network.features[0].weight.float())
+
+
 class Malicious:
     def __reduce__(self):
         return (print, ("code from a weights file ran",))
