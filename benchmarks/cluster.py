@@ -136,7 +136,7 @@ def predict(parts, n_images, n_workers, embedder):
     size = chunk_size(range(n_images), embedder, n_workers)
     n_chunks, images_each = shares(n_images, size, n_workers)
     second_pass = parts["factors"] + images_each * parts["calibrate"]
-    sent = n_parts * parts["network"] + min(n_workers, n_chunks) * parts["state"]
+    sent = min(n_workers, n_parts) * parts["network"] + min(n_workers, n_chunks) * parts["state"]
     return learning + second_pass, n_parts * parts["part"], sent
 
 

@@ -31,7 +31,7 @@ Model = TypeVar("Model")
 Result = TypeVar("Result")
 
 # A model up to this size is sent to Dask's workers again and again.
-_MAX_BYTES_WITH_TASKS = 2**25
+_MAX_BYTES_WITH_TASKS = 2**20
 # So many times in a row may all workers be lost without a single chunk done.
 _MAX_FAILURES = 3
 
