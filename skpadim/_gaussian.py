@@ -68,7 +68,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
         covariance has a rank below their number; the same distances by the Woodbury identity,
         but without bound on the memory. "auto": the samples while there are no more of them than
-        features, then means and scatters; computed with is what is faster.
+        features, then means and scatters; distances are computed in the faster of both ways.
 
     Attributes
     ----------

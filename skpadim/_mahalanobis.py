@@ -119,7 +119,7 @@ def whitening_of(
         The paper's ε, added to the diagonal of the covariances, in the features' units squared.
     dtype : torch.dtype
         bfloat16 holds the factors of moments in half the memory of float32, and reads them in half
-        the time; those of samples, which lie in a difference, are kept in float32 then.
+        the time; those of samples are float32 at the least.
 
     Returns
     -------

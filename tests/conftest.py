@@ -60,6 +60,14 @@ def compiled_loops():
 
 
 @pytest.fixture
+def threads():
+    """Set the number of torch's threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def make_detector():
     """Make a small, repeatable detector."""
 

@@ -100,16 +100,13 @@ def test_distances_are_those_in_float64(n_samples, n_positions, n_features, dtyp
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
-def test_a_sample_is_measured_alike_in_any_company(n_threads):
-    whitening = make_whitening(70, 37)
+@pytest.mark.parametrize("is_low_rank", [False, True])
+def test_a_sample_is_measured_alike_in_any_company(is_low_rank, n_threads, threads):
+    whitening = make_low_rank(21, 70, 37) if is_low_rank else make_whitening(70, 37)
     embeddings = make_embeddings(60, 70, 37)
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        together = whitening.distances(embeddings)
-        alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(60)])
-    finally:
-        torch.set_num_threads(before)
+    threads(n_threads)
+    together = whitening.distances(embeddings)
+    alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(60)])
     assert torch.equal(together, alone)
 
 
@@ -233,20 +230,6 @@ def test_compiled_low_rank_distances_are_used_and_equal_torchs(monkeypatch):
     assert torch.equal(compiled, direct)
     monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
     torch.testing.assert_close(whitening.distances(embeddings), compiled, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("n_threads", [1, 2, 5])
-def test_a_sample_is_measured_alike_in_any_company_at_low_rank(n_threads):
-    whitening = make_low_rank(21, 70, 37)
-    embeddings = make_embeddings(20, 70, 37)
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        together = whitening.distances(embeddings)
-        alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(20)])
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(together, alone)
 
 
 @pytest.mark.parametrize(

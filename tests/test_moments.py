@@ -74,15 +74,12 @@ def test_any_layout_of_samples_will_do(way, change):
     assert_moments(Moments.of(samples), samples)
 
 
-def test_the_number_of_threads_changes_nothing(way):
+def test_the_number_of_threads_changes_nothing(way, threads):
     samples = make_samples(80, 70, 20)
-    before, found = torch.get_num_threads(), []
-    try:
-        for n_threads in (1, 2, 5):
-            torch.set_num_threads(n_threads)
-            found.append(Moments.of(samples[:50]).update(samples[50:]))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for n_threads in (1, 2, 5):
+        threads(n_threads)
+        found.append(Moments.of(samples[:50]).update(samples[50:]))
     assert all(torch.equal(found[0].scatter, other.scatter) for other in found)
     assert all(torch.equal(found[0].mean, other.mean) for other in found)
 

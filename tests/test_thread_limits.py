@@ -15,7 +15,6 @@ SCRIPT = """
 import joblib
 import torch
 from skpadim import PadimDetector, PatchGaussian
-from skpadim._moments import Samples
 
 def largest_error():
     generator = torch.Generator().manual_seed(0)

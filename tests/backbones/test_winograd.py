@@ -37,14 +37,6 @@ def relative_error(outputs, expected):
     return float((outputs - expected).abs().max() / expected.abs().max())
 
 
-@pytest.fixture
-def threads():
-    """Set the number of torch's threads for a test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     n_images=st.integers(1, 9),
