@@ -1,11 +1,35 @@
-"""Which files of a folder are images, by their suffixes. Needs no torch."""
+"""Image files: which files of a folder are images, and how one is opened. Needs no torch.
+
+Every image and every mask in a file is opened here, so that all are held to the same rules.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from PIL import ExifTags, Image, ImageOps, features
+
+# By Pillow's names. A format that is not among them is not even tried, whatever a file's content:
+# some of Pillow's readers start other programs (EPS), or fetch what a file points to.
+_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm"),
+    "GIF": (".gif",),
+    **({"JPEG2000": (".jp2",)} if features.check("jpg_2000") else {}),
+    **({"AVIF": (".avif",)} if "avif" in features.modules and features.check("avif") else {}),
+}
+# Known by nothing in its content, so that nearly any file could pass for one: the suffix tells.
+_TGA = ".tga"
+
+IMAGE_SUFFIXES = tuple(sorted({_TGA, *(suffix for each in _SUFFIXES.values() for suffix in each)}))
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
@@ -44,3 +68,99 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     return paths
+
+
+class ImageFileError(ValueError):
+    """What is wrong with an image file, in words that go on after its name."""
+
+
+@contextmanager
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image file, for its header or its pixels.
+
+    Whatever goes wrong inside of the ``with``, reading pixels included, is told as an
+    :class:`ImageFileError`.
+
+    Parameters
+    ----------
+    path : path
+
+    Yields
+    ------
+    image : PIL image
+        Not upright yet, see :func:`upright`.
+
+    Raises
+    ------
+    ImageFileError
+        If there is no such file, or it is not a regular file, or not an image in one of the formats
+        that are read, or has more pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` allows.
+    """
+    try:
+        with _open_regular(os.fspath(path)) as file:
+            # Through a file object: given a name, Pillow maps raw pixels into memory with the
+            # height and width that they have once they are turned.
+            suffix = os.path.splitext(os.fspath(path))[1].lower()
+            formats = [*_SUFFIXES, "TGA"] if os.fsdecode(suffix) == _TGA else [*_SUFFIXES]
+            with Image.open(file, formats=formats) as image:
+                yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageFileError(
+            f"has more pixels than are taken to be safe ({error}). If you trust it, raise the "
+            "limit: PIL.Image.MAX_IMAGE_PIXELS = None before it is read, or --max-pixels of the "
+            "command."
+        ) from error
+    except FileNotFoundError as error:
+        raise ImageFileError("does not exist: there is no such file.") from error
+    except PermissionError as error:
+        raise ImageFileError("cannot be read: this user has no permission to read it.") from error
+    except ImageFileError:
+        raise
+    except Exception as error:  # on broken files Pillow's readers raise nearly anything
+        raise ImageFileError(f"cannot be read as an image ({error}).") from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, turned as its EXIF orientation says, by its header."""
+    width, height = image.size
+    if image.format == "TIFF":  # some versions of Pillow have turned its size already
+        width, height = (
+            image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
+        )
+    # For squares it does not matter; to look for it, Pillow decodes the whole of a PNG.
+    turned = width != height and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF orientation says; one that stands upright is not copied."""
+    image.load()  # of some formats, what is known of the orientation comes after the pixels
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
+
+
+def _open_regular(path):
+    """Open a regular file to read bytes; a pipe or a device is refused, not waited for."""
+    if "\0" in os.fsdecode(path):
+        raise ImageFileError("has a name that no file can have (a NUL character).")
+    # Before, since opening a device may do something, and after, on what was opened.
+    _check_regular(os.stat(path))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        status = os.fstat(file.fileno())
+        _check_regular(status)
+        if status.st_size == 0:
+            raise ImageFileError("is empty (0 bytes): take it out or replace it.")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status):
+    """Refuse what is not a regular file, by its status."""
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageFileError("is a folder, not an image file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageFileError("is a pipe, socket or device, not an image file.")
