@@ -163,7 +163,7 @@ def _demo(options):
 def _fit(options):
     import joblib
 
-    from skpadim._images import list_images
+    from skpadim._image_files import list_images
 
     check_output_file(options.output)
     paths = list_images(options.folder)
@@ -200,7 +200,7 @@ def _score(options):
     import numpy as np
     import pandas as pd
 
-    from skpadim._images import list_images
+    from skpadim._image_files import list_images
 
     if options.output is not None:
         check_output_file(options.output)

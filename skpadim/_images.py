@@ -1,7 +1,7 @@
-"""Every kind of X to batches of pixels: checking it as a whole, and reading ahead.
+"""Every kind of X to batches of pixels: reading ahead.
 
-How one image is read stands in `_pixels.py`. Nothing here knows of networks. Pixels leave as
-tensors (n_samples, 3, height, width), uint8 or float32 in [0, 1].
+What X may be stands in `_items.py`, how one image is read in `_pixels.py`. Nothing here knows of
+networks. Pixels leave as tensors (n_samples, 3, height, width), uint8 or float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,18 +15,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from skpadim._gpu_copies import copied_ahead
-from skpadim._image_files import list_images
-from skpadim._pixels import check_dtype, read_image, read_stack, to_float
+from skpadim._items import list_items
+from skpadim._pixels import read_image, read_stack, to_float
 
 T = TypeVar("T")
 
-_KINDS = (
-    "an array (n, height, width, 3) or (n, height, width), a tensor (n, 3, height, width), or a "
-    "list of paths, PIL images or arrays (height, width[, 3])"
-)
 # Decoding releases the GIL; more threads than this only compete with the network for the cores.
 _MAX_DECODING_THREADS = 8
 
@@ -50,7 +45,7 @@ class Images(Sequence):
     """
 
     def __init__(self, X, *, min_images=1, numbers=None):
-        self.items = _as_items(X)
+        self.items = X.items if isinstance(X, Images) else list_items(X)
         self._numbers = range(len(self.items)) if numbers is None else numbers
         if len(self.items) < min_images:
             raise ValueError(
@@ -222,65 +217,3 @@ def stack_pixels(images: Sequence[torch.Tensor]) -> torch.Tensor:
     if any(image.dtype != torch.uint8 for image in images):
         images = [to_float(image) for image in images]
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-
-
-def _as_items(X):
-    """The images of X, one an index, without reading files."""
-    if isinstance(X, Images):
-        return X.items
-    if isinstance(X, (str, os.PathLike)):
-        if os.path.isfile(X):
-            raise ValueError(f"X is the path of one file; put it in a list: [{os.fspath(X)!r}].")
-        return list_images(X)
-    if isinstance(X, torch.Tensor):
-        return _check_stack(X, channel_axis=1)
-    if hasattr(X, "iloc"):  # pandas
-        if X.ndim == 2 and X.shape[1] != 1:
-            raise ValueError(
-                f"X is a DataFrame of {X.shape[1]} columns; give the column that holds the paths "
-                "of the images, for instance X['path']."
-            )
-        return _check_list(list(X.iloc[:, 0] if X.ndim == 2 else X))
-    if isinstance(X, np.ndarray):
-        if X.dtype.kind in "OUT":  # objects or strings: paths, PIL images or arrays
-            return _check_list(list(X.ravel() if X.shape[1:] == (1,) else X))
-        return _check_stack(X, channel_axis=-1)
-    if isinstance(X, Image.Image):
-        raise ValueError("X is a single PIL image; put it in a list: [X].")
-    if isinstance(X, Sequence):
-        return _check_list(list(X))
-    hint = " Make a list of it: list(X)." if hasattr(X, "__iter__") else ""
-    raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{hint}")
-
-
-def _check_list(items):
-    """Check that each item is a kind of image, by type only."""
-    for index, item in enumerate(items):
-        if not isinstance(item, (str, os.PathLike, Image.Image, np.ndarray, torch.Tensor)):
-            raise TypeError(
-                f"X[{index}] is a {type(item).__name__} ({item!r:.60}); X must be {_KINDS}."
-            )
-    return items
-
-
-def _check_stack(X, channel_axis):
-    """Check rank, channels and dtype of images in one array or tensor."""
-    if channel_axis == 1:
-        layout, ndims = "(n, 3, height, width)", (4,)
-    else:
-        layout, ndims = "(n, height, width, 3) or (n, height, width)", (3, 4)
-    if X.ndim not in ndims or (X.ndim == 4 and X.shape[channel_axis] not in (1, 3, 4)):
-        raise ValueError(
-            f"X has shape {tuple(X.shape)}; images must be {layout}, with 1, 3 or 4 channels."
-        )
-    if X.ndim == 3 and X.shape[-1] in (3, 4):
-        raise ValueError(
-            f"X has shape {tuple(X.shape)}, which is one colour image: put it in a list, [X]."
-        )
-    if 0 in X.shape[1:]:
-        raise ValueError(f"X has shape {tuple(X.shape)}: its images have no pixels.")
-    try:
-        check_dtype(X)
-    except ValueError as error:
-        raise ValueError(f"X {error}") from error
-    return X

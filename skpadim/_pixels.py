@@ -13,6 +13,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch.nn import functional as F
 
+from skpadim._items import check_dtype
+
 
 def read_image(
     item, size: tuple[int, int] | None = None, crop: tuple[int, int] | None = None
@@ -76,22 +78,6 @@ def fit_to_size(
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """Pixels as float32 in [0, 1]."""
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
-
-
-def check_dtype(X):
-    """Check that pixels are 8- or 16-bit or floats."""
-    if str(X.dtype).removeprefix("torch.") not in (
-        "uint8",
-        "uint16",
-        "bfloat16",
-        "float16",
-        "float32",
-        "float64",
-    ):
-        raise ValueError(
-            f"has pixels of dtype {X.dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), "
-            "or floats in [0, 1]."
-        )
 
 
 def _read_file(path, size, crop):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from skpadim._images import Images, _read_in_turn, image_batches, list_images
+from skpadim._image_files import list_images
+from skpadim._images import Images, _read_in_turn, image_batches
 from skpadim._pixels import fit_to_size, read_image, read_stack
 
 
