@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 
-def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> torch.device:
+# The device that each estimator's user was told is missing.
+_told: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+
+
+def resolve_device(
+    device: str | torch.device, *, fall_back_for: object | None = None
+) -> torch.device:
     """Turn the `device` parameter into a device that is there.
 
     Parameters
     ----------
     device : str or torch.device
         ``"auto"`` is the GPU if torch sees one (CUDA or ROCm), else the CPU.
-    fall_back : bool, default=False
-        Use the CPU, with a warning, where the device asked for is missing: a model that was
-        fitted on a GPU also scores on a machine without one.
+    fall_back_for : estimator, default=None
+        Fitted: it uses the CPU where the device asked for is missing, with a warning the first
+        time. A model that was fitted on a GPU also scores on a machine without one.
 
     Returns
     -------
@@ -27,7 +34,7 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
     Raises
     ------
     ValueError
-        If the device is unknown, or missing and `fall_back` is False.
+        If the device is unknown, or missing and `fall_back_for` is None.
     """
     if device == "auto":
         return _numbered(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
@@ -41,9 +48,17 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False) -> to
     problem = _why_missing(resolved)
     if problem is None:
         return _numbered(resolved)
-    if not fall_back:
-        raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.")
-    warnings.warn(f"device={device!r}: {problem} The CPU is used instead.", stacklevel=3)
+    if fall_back_for is None:
+        is_cpu_build = torch.version.cuda is None and torch.version.hip is None
+        other = " This torch is built without GPUs; others are." if is_cpu_build else ""
+        raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.{other}")
+    if _told.get(fall_back_for) != str(device):
+        _told[fall_back_for] = str(device)
+        warnings.warn(
+            f"device={device!r}: {problem} The CPU is used instead; set_params(device='auto') "
+            "uses what there is, without this warning.",
+            stacklevel=3,
+        )
     return torch.device("cpu")
 
 
@@ -108,6 +123,8 @@ def _why_missing(device: torch.device) -> str | None:
         if device.index is not None and device.index >= torch.cuda.device_count():
             return f"torch sees {torch.cuda.device_count()} GPU(s), numbered from 0."
         return None
+    if device.type == "meta":
+        return "tensors have no values there."
     try:
         torch.zeros(1, device=device)
     except Exception as error:  # torch raises many kinds, by device type and build

@@ -362,7 +362,7 @@ class PatchEmbedder(
         self, n_images: int, device: torch.device | str | None = None
     ) -> torch.Tensor:
         """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
-        device = device or resolve_device(self.device, fall_back=True)
+        device = device or resolve_device(self.device, fall_back_for=self)
         return empty((n_images, *self.grid_, self.n_features_out_), device=device)
 
     def embed_all(
@@ -385,7 +385,7 @@ class PatchEmbedder(
         -------
         embeddings : tensor of shape (n_samples, height, width, n_features), float32
         """
-        device = resolve_device(self.device, fall_back=True)
+        device = resolve_device(self.device, fall_back_for=self)
         in_place = out is None or out.device.type == device.type == "cpu"
         out = self.new_embeddings(len(images), device) if out is None else out
         filled = 0
@@ -419,7 +419,7 @@ class PatchEmbedder(
         """
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        device = resolve_device(self.device, fall_back=True)
+        device = resolve_device(self.device, fall_back_for=self)
         with tqdm(
             total=len(images),
             desc=description,

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_array, validate_data
 
+from skpadim._arrays import check_dense
+
 
 def check_embeddings(
     estimator, X, *, min_samples: int, fitted: bool = False
@@ -27,6 +29,7 @@ def check_embeddings(
     grid : tuple
         (height, width) or ().
     """
+    check_dense(X, "X")
     if isinstance(X, torch.Tensor) and X.ndim in (2, 4):
         if not X.is_floating_point():
             raise TypeError(f"X must be a tensor of floats; its dtype is {X.dtype}.")

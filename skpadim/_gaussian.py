@@ -16,7 +16,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from skpadim._digests import sample_digests, warn_of_learned_samples
 from skpadim._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim._groups import check_groups
-from skpadim._labels import are_labels, check_labels
+from skpadim._labels import are_labels, find_good
 from skpadim._leave_out import (
     TrainingDistances,
     check_enough_samples,
@@ -177,8 +177,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 or (n_samples, n_features)
             Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
         y : array-like of shape (n_samples,), default=None
-            If all values are +1 (normal) or -1, samples labelled -1 are left out. Any other `y`
-            is ignored.
+            +1 normal, -1 anomalous: samples labelled -1 are left out. With embeddings of images
+            other labels are refused; with plain features any other `y` is ignored.
         groups : array-like of shape (n_samples,), default=None
             Label of what each sample shows, a part's number where there are several photographs
             of it. With ``calibration="leave_one_out"`` a sample is scored under the model without
@@ -510,8 +510,8 @@ def _normal_samples(X, y, groups=None):
     if groups is not None:
         groups, names = check_groups(groups, _num_samples(X))
     # On feature matrices any y may come along, a regression's in a pipeline say.
-    if y is not None and are_labels(y):
-        normal = np.flatnonzero(check_labels(y, _num_samples(X)) == 1)
+    if y is not None and (np.ndim(X) == 4 or are_labels(y)):
+        normal = find_good(y, _num_samples(X))
         if len(normal) < _num_samples(X):
             X = _safe_indexing(X, normal)
             groups = groups if groups is None else groups[normal]

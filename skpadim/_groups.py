@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pandas import isna
 
+from skpadim._arrays import as_array, check_dense, is_tensor
+
 
 def check_groups(groups, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Group of each sample, as the index of its label.
@@ -23,9 +25,12 @@ def check_groups(groups, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
 
     Raises
     ------
-    ValueError
-        If `groups` has another shape, a label is missing, or labels cannot be sorted.
+    TypeError, ValueError
+        If `groups` is sparse or has masked values, has another shape, a label is missing, or labels cannot be sorted.
     """
+    check_dense(groups, "groups")
+    if is_tensor(groups):
+        groups = as_array(groups, "groups")
     # A list of strings and NaN would become an array of strings, "nan" among them.
     given = np.asarray(groups) if hasattr(groups, "dtype") else np.asarray(groups, dtype=object)
     if given.ndim != 1:

@@ -1,40 +1,102 @@
-"""What labels mean to a fit: +1 is good and learned from, -1 is defective and left out."""
+"""What labels of images mean, wherever there are any: +1 is good, and -1 is anomalous.
+
+0 and 1, and bool, are refused. Either could stand for good; and in a search the labels also reach
+scikit-learn's scorers, for which the greater one is what a high decision function speaks for.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils.validation import column_or_1d
+
+from skpadim._arrays import as_array
 
 
-def check_labels(y, n_samples: int) -> np.ndarray:
-    """Labels as an array of +1 and -1, at least one of them +1.
+def check_labels(y, n_samples: int | None = None, *, name: str = "y") -> np.ndarray:
+    """Labels as an array of +1 and -1.
 
     Parameters
     ----------
-    y : array-like of shape (n_samples,) or None
-        +1 good, -1 defective; None means that all are good.
-    n_samples : int
+    y : array-like of shape (n_samples,)
+        +1 good, -1 anomalous.
+    n_samples : int, default=None
+        Not compared if None.
+    name : str, default="y"
+        Named in errors.
 
     Raises
     ------
-    ValueError
-        If `y` has another length or other labels, or if no image is labelled good.
+    TypeError, ValueError
+        If `y` has another shape, length or other labels, or is no array.
     """
-    if y is None:
-        return np.ones(n_samples, dtype=int)
-    labels = np.asarray(column_or_1d(y))
-    if len(labels) != n_samples:
+    labels = as_array(y, name)
+    if labels.ndim == 2 and labels.shape[1] == 1:  # a column of a DataFrame
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(f"{name} has shape {labels.shape}; it must be (n,), one label an image.")
+    if n_samples is not None and len(labels) != n_samples:
         raise ValueError(
-            f"y has {len(labels)} labels for {n_samples} images; give one for each, or none."
+            f"{name} has {len(labels)} labels for {n_samples} images; give one for each, or none."
         )
     if not are_labels(labels):
-        found = ", ".join(repr(value) for value in np.unique(labels)[:5].tolist())
-        raise ValueError(f"y has the labels {found}; use +1 for good and -1 for defective images.")
-    if not (labels == 1).any():
-        raise ValueError("y has no image labelled +1 (good): there is nothing to learn from.")
+        raise ValueError(
+            f"{name} has the labels {_some_values(labels)}; use +1 for good and -1 for defective "
+            f"images.{_how_to_convert(labels, name)}"
+        )
     return labels.astype(int)
 
 
+def find_good(y, n_samples: int, *, at_least: int = 1) -> np.ndarray:
+    """Indices of the images that are labelled good: those that a fit learns from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`check_labels`, or if there are fewer than `at_least`.
+    """
+    good = np.flatnonzero(check_labels(y, n_samples) == 1)
+    if len(good) >= at_least:
+        return good
+    if len(good):
+        problem = f"y labels {len(good)} image as good; at least {at_least} are needed."
+    else:
+        problem = "y has no image labelled +1 (good): there is nothing to learn from."
+    raise ValueError(f"{problem} {USE_NORMAL_FOLD}")
+
+
+USE_NORMAL_FOLD = (
+    "In a search or cross-validation, give cv=NormalFold(...), of skpadim.model_selection: each "
+    "fold then trains on good images, and tests on good and on anomalous ones. Folds of a plain "
+    "cv=3 may be of one kind, where images come sorted by kind."
+)
+
+
 def are_labels(y) -> bool:
-    """Whether all values are +1 or -1."""
-    return bool(np.isin(np.asarray(y), (-1, 1)).all())
+    """Whether all values are the numbers +1 or -1."""
+    values = as_array(y, "y")
+    return values.dtype.kind in "iuf" and bool(np.isin(values, (-1, 1)).all())
+
+
+def check_both_kinds(anomalous: np.ndarray, name: str) -> None:
+    """Raise if all images are anomalous, or none is."""
+    if anomalous.all() or not anomalous.any():
+        given, missing = ("good", "anomalous") if not anomalous.any() else ("anomalous", "good")
+        raise ValueError(
+            f"{name} has only one kind of image, {given} ones: metrics compare the two, so at "
+            f"least one {missing} image ({'-1' if missing == 'anomalous' else '+1'}) is needed. "
+            f"{USE_NORMAL_FOLD}"
+        )
+
+
+def _some_values(labels):
+    """The first few values, as text."""
+    values = sorted({repr(value) for value in labels.tolist()})
+    return ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
+
+
+def _how_to_convert(labels, name):
+    if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
+        return ""
+    return (
+        f" Other libraries mean either by 1 (True): give numpy.where({name} == 1, -1, 1) if it is "
+        f"anomalous, and numpy.where({name} == 1, 1, -1) if it is good."
+    )

@@ -276,7 +276,7 @@ def _add(moments, part):
 
 def _max_embeddings_bytes(embedder):
     """Of embeddings that are held at a time where the embedder computes."""
-    device = resolve_device(embedder.device, fall_back=True)
+    device = resolve_device(embedder.device, fall_back_for=embedder)
     if device.type != "cuda":
         return MAX_EMBEDDINGS_BYTES
     free, _ = torch.cuda.mem_get_info(device)

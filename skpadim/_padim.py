@@ -22,10 +22,11 @@ from skpadim._embedding import (
 from skpadim._gaussian import PatchGaussian
 from skpadim._groups import check_groups
 from skpadim._images import Images
-from skpadim._labels import check_labels
+from skpadim._labels import find_good
 from skpadim._learning import learn, score_training_images
 from skpadim._leave_out import check_enough_samples
 from skpadim._persistence import VersionedStateMixin
+from skpadim._routing import refuse_metadata
 from skpadim._scoring import MapMaker, iter_map_batches, score_images
 from skpadim._threshold import (
     THRESHOLD_ATTRIBUTES,
@@ -235,7 +236,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y=None, groups=None):
+    def fit(self, X, y=None, groups=None, **metadata):
         """Learn from good images.
 
         Parameters
@@ -244,17 +245,21 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             At least two, three for ``calibration="leave_one_out"``; see Notes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective: images labelled -1 are left out. None means that all are good.
+            0 and 1, and bool, are refused, since either could stand for good.
         groups : array-like of shape (n_samples,), default=None
             Label of the part that each image shows, where there are several photographs of some:
             with ``calibration="leave_one_out"`` they are left out together. Each would vouch for
             the others otherwise, and the threshold would flag more than `contamination` of new
             parts.
+        **metadata : refused
+            Masks are, with word of how they get to the scorers of a search.
 
         Returns
         -------
         self : PadimDetector
             If an error is raised, the detector is left as it was.
         """
+        refuse_metadata(f"{type(self).__name__}.fit", metadata)
         self._validate_params()
         images, groups, names = _good_images(X, y, groups, min_images=2)
         check_enough_samples(len(images), self.calibration, groups, names)
@@ -498,13 +503,16 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """The fitted embedder, told the current values of what it does not depend on."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        names = ("batch_size", "device", "compile", "memory", "verbose")
-        return self.embedder_.set_params(**{name: getattr(self, name) for name in names})
+        names = ("batch_size", "compile", "memory", "verbose")
+        settings = {name: getattr(self, name) for name in names}
+        # Resolved here, so that neither the embedder nor its copies with the workers warn as well.
+        device = resolve_device(self.device, fall_back_for=self)
+        return self.embedder_.set_params(device=device, **settings)
 
     def _map_maker(self):
         """All that scoring needs, for the device that is asked for."""
         embedder = self._fitted_embedder()
-        device = resolve_device(self.device, fall_back=True)
+        device = resolve_device(embedder.device)
         dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
         return MapMaker(embedder, self.gaussian_._whitening(device, dtype), float(self.sigma))
 
@@ -546,7 +554,5 @@ def _good_images(X, y, groups=None, min_images=1):
         groups, names = check_groups(groups, len(images))
     if y is None:
         return images, groups, names
-    good = np.flatnonzero(check_labels(y, len(images)) == 1)
-    if len(good) < min_images:
-        raise ValueError(f"y labels {len(good)} image as good; at least {min_images} are needed.")
+    good = find_good(y, len(images), at_least=min_images)
     return images.take(good), groups if groups is None else groups[good], names

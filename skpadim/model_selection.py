@@ -8,15 +8,18 @@ from numbers import Integral
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state, indexable
-from sklearn.utils.validation import column_or_1d
 
-from skpadim._labels import check_labels
+from skpadim._groups import check_groups
+from skpadim._labels import check_labels, find_good
 
 __all__ = ["NormalFold", "NormalGroupFold"]
 
 
 class _GoodTrainingFold(BaseCrossValidator):
     """What both cross-validators share: folds of all images, defects taken out of training."""
+
+    # With metadata routing, groups that are given get to the folds: kept together, or warned of.
+    __metadata_request__split = {"groups": True}
 
     def __init__(self, n_splits=5, *, shuffle=False, random_state=None):
         if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 2:
@@ -67,12 +70,14 @@ class _GoodTrainingFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If labels are other than +1 and -1, or if there are too few images or groups for
-            every fold to hold its share.
+            If labels are other than +1 and -1 (0 and 1, and bool, are refused, since either could
+            stand for good), or if there are too few images or groups for every fold to hold its
+            share.
         """
         X, y, groups = indexable(X, y, groups)
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        labels = check_labels(y, n_samples)
+        labels = np.ones(n_samples, int) if y is None else check_labels(y, n_samples)
+        find_good(labels, n_samples)
         fold_of = self._assign_folds(labels, groups)
         for fold in range(self.n_splits):
             train = np.flatnonzero((fold_of != fold) & (labels == 1))
@@ -144,8 +149,9 @@ class NormalFold(_GoodTrainingFold):
         Raises
         ------
         ValueError
-            If labels are other than +1 and -1, or if there are fewer good images than folds, or
-            fewer defective ones (but some).
+            If labels are other than +1 and -1 (0 and 1, and bool, are refused, since either could
+            stand for good), or if there are fewer good images than folds, or fewer defective ones
+            (but some).
         """
         if groups is not None:
             warnings.warn(
@@ -213,17 +219,15 @@ class NormalGroupFold(_GoodTrainingFold):
     [1 2] [3 4]
     """
 
-    # With metadata routing, a splitter that cannot do without groups asks for them by default.
-    __metadata_request__split = {"groups": True}
-
     def _assign_folds(self, labels, groups):
         if groups is None:
             raise ValueError(
-                "NormalGroupFold needs groups, the part that each image shows: pass groups=, or "
-                "use NormalFold."
+                "NormalGroupFold needs groups, the part that each image shows. Pass groups= to fit "
+                "of a search or to cross_validate, or use NormalFold. (params={'groups': groups} "
+                "reaches the folds only after sklearn.set_config(enable_metadata_routing=True).)"
             )
-        groups = column_or_1d(groups)
-        n_groups = len(np.unique(groups))
+        groups, names = check_groups(groups, len(labels))
+        n_groups = len(names)
         if n_groups < self.n_splits:
             raise ValueError(
                 f"n_splits={self.n_splits}, but groups has {n_groups} different values: use fewer "

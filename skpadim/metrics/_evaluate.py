@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from skpadim._labels import check_both_kinds, check_labels
 from skpadim.metrics._accumulator import PixelMetrics
 from skpadim.metrics._geometry import Window, check_mask_size, image_size, is_missing, read_mask
-from skpadim.metrics._image import check_labels
 from skpadim.metrics._summary import image_values
 
 
@@ -25,8 +25,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     X : images
         In any form that the detector takes.
     y : array-like of shape (n_samples,)
-        +1 for good images and -1 for anomalous ones, as in scikit-learn; or bool or 0 and 1, True
-        where anomalous.
+        +1 for good images and -1 for anomalous ones, at least one of each. 0 and 1, and bool, are
+        refused, since either could stand for good.
     masks : sequence of length n_samples
         Arrays (height, width), or objects that NumPy makes such arrays of, bool, 0 and 1, or 0 and
         255; paths of images, anomalous where brighter than 127; None for good images. Where `X`
@@ -52,8 +52,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     Raises
     ------
     TypeError, ValueError
-        If lengths differ, a label or a mask is not of the accepted kind, a mask has another size
-        than its image, a good image has anomalous pixels, or an anomalous one has no mask.
+        If lengths differ, a label or a mask is not of the accepted kind, labels are all the same,
+        the detector makes no maps, a mask has another size than its image, a good image has anomalous pixels, or an anomalous one has no mask.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     """
     if resolution not in ("model", "original"):
         raise ValueError(f"resolution={resolution!r} must be 'model' or 'original'.")
-    anomalous = check_labels(y, "y")
+    anomalous = check_labels(y) == -1
     metrics = PixelMetrics(exact=exact)
     scores = []
     n_anomalous = n_outside = 0
@@ -105,6 +105,9 @@ def iter_maps_and_masks(
             f"masks has {len(masks)} masks and y has {len(anomalous)} labels: give one of each an "
             "image; the mask of a good image can be None."
         )
+    if anomalous is not None:
+        check_both_kinds(anomalous, "y")
+    check_has_maps(detector)
     images = _paths(X)
     window, index = None, 0
     for batch in detector.iter_anomaly_maps(X):
@@ -121,6 +124,16 @@ def iter_maps_and_masks(
             index += 1
     if index != len(masks):
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
+
+
+def check_has_maps(detector) -> None:
+    """Raise if an object makes no anomaly maps, as a pipeline or a search does not."""
+    if not hasattr(detector, "iter_anomaly_maps"):
+        raise TypeError(
+            f"{type(detector).__name__} has no iter_anomaly_maps(X), which maps come from: give a "
+            "PadimDetector; of a search, its best_estimator_. A pipeline of PatchEmbedder and "
+            "PatchGaussian scores images, and makes no maps."
+        )
 
 
 def _blank_size(images, masks, index, window):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from skpadim._arrays import as_array
+from skpadim._labels import check_both_kinds, check_labels
 from skpadim.metrics import _curves
 from skpadim.metrics._counting import Counts
-from skpadim.metrics._inputs import is_tensor
 
 
 def image_f1_max(y_true, y_score) -> tuple[float, float]:
@@ -19,7 +20,9 @@ def image_f1_max(y_true, y_score) -> tuple[float, float]:
     Parameters
     ----------
     y_true : array-like of shape (n,)
-        Labels: bool or 0 and 1, True where anomalous; or scikit-learn's -1 (anomalous) and +1.
+        +1 for good images and -1 for anomalous ones, as everywhere. 0 and 1, and bool, are refused,
+        since either could stand for good: of masks, give
+        ``np.where(masks.any(axis=(1, 2)), -1, 1)``.
     y_score : array-like of shape (n,)
         Scores, **higher is more anomalous**, as the maximum of an anomaly map is: give
         ``-detector.score_samples(X)`` for a detector that has scikit-learn's sign.
@@ -33,14 +36,14 @@ def image_f1_max(y_true, y_score) -> tuple[float, float]:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If shapes differ, labels have other values or only one of the two, or a score is not
         finite.
 
     Examples
     --------
     >>> from skpadim.metrics import image_f1_max
-    >>> image_f1_max([0, 0, 0, 1, 1], [0.1, 0.2, 0.4, 0.3, 0.9])
+    >>> image_f1_max([1, 1, 1, -1, -1], [0.1, 0.2, 0.4, 0.3, 0.9])
     (0.8, 0.3)
     """
     return _curves.f1_max(count_images(*_check_images(y_true, y_score)))
@@ -68,37 +71,16 @@ def count_images(anomalous: np.ndarray, scores: np.ndarray) -> Counts:
     )
 
 
-def check_labels(y, name) -> np.ndarray:
-    """Labels of images as bool, True where anomalous."""
-    if is_tensor(y):
-        y = y.detach().cpu().numpy()
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise ValueError(f"{name} has shape {labels.shape}; it must be (n,), one label an image.")
-    if labels.dtype == bool:
-        return labels
-    values = np.unique(labels).tolist()
-    if labels.dtype.kind in "iuf" and -1 in values and set(values) <= {-1, 1}:
-        return labels == -1
-    if labels.dtype.kind in "iuf" and set(values) <= {0, 1}:
-        # Only ones are all anomalous as 0 and 1, all good as -1 and +1; either way there is only
-        # one kind, which the caller refuses.
-        return labels == 1
-    found = ", ".join(map(str, values[:6]))
-    raise ValueError(
-        f"{name} has the values {found}; it must be bool or 0 and 1 (True where anomalous), or -1 "
-        "(anomalous) and +1 (good)."
-    )
-
-
 def _check_images(y_true, y_score):
-    anomalous = check_labels(y_true, "y_true")
-    if is_tensor(y_score):
-        y_score = y_score.detach().cpu().numpy()
-    scores = np.asarray(y_score, dtype=np.float64)
-    if scores.shape != anomalous.shape:
+    """Which images are anomalous, and their scores as float64."""
+    labels = check_labels(y_true, name="y_true")
+    scores = as_array(y_score, "y_score")
+    if scores.dtype.kind not in "buif":
+        raise TypeError(f"y_score has dtype {scores.dtype}; scores must be numbers.")
+    scores = scores.astype(np.float64)
+    if scores.shape != labels.shape:
         raise ValueError(
-            f"y_true has shape {anomalous.shape} and y_score has shape {scores.shape}: give one "
+            f"y_true has shape {labels.shape} and y_score has shape {scores.shape}: give one "
             "score an image."
         )
     if not len(scores):
@@ -106,9 +88,6 @@ def _check_images(y_true, y_score):
     if not np.isfinite(scores).all():
         index = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"y_score: the score of image {index} is {scores[index]}, not finite.")
-    if anomalous.all() or not anomalous.any():
-        raise ValueError(
-            "y_true has only one kind of image: at least one anomalous and one good image are "
-            "needed."
-        )
+    anomalous = labels == -1
+    check_both_kinds(anomalous, "y_true")
     return anomalous, scores

@@ -13,6 +13,8 @@ from numbers import Real
 
 import numpy as np
 
+from skpadim._arrays import as_array, check_dense, is_tensor, plain_tensor
+
 # Images of one array are worked on in batches of about this many pixels, so that what is computed
 # from them is small beside the input and the cost of a NumPy call is small beside its work.
 _BATCH_PIXELS = 2**20
@@ -184,12 +186,6 @@ def check_connectivity(connectivity) -> int:
     return int(connectivity)
 
 
-def is_tensor(value) -> bool:
-    """Whether a value is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def iter_flat(maps) -> Iterator:
     """Flat views of the maps where that needs no copy; else image by image."""
     if isinstance(maps, list):
@@ -202,9 +198,7 @@ def iter_flat(maps) -> Iterator:
 
 def _as_masks(value, name, ndim):
     """Masks as a NumPy array of bool or numbers."""
-    if is_tensor(value):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    array = as_array(value, name)
     if array.dtype.kind not in "buif":
         raise TypeError(
             f"{name} has dtype {array.dtype}; masks must be {_ACCEPTED}, of bool, 0 and 1, or 0 "
@@ -215,21 +209,17 @@ def _as_masks(value, name, ndim):
 
 def _as_maps(value, name, ndim):
     """Maps as a floating NumPy array, or as a tensor if it is not on the CPU."""
-    if is_tensor(value):
-        torch = sys.modules["torch"]
-        value = value.detach()
-        if value.dtype in (torch.float16, torch.bfloat16):
-            value = value.to(torch.float32)  # exact, and NumPy has no bfloat16
-        if not _stays_on_device(value):
-            value = value.numpy()
-        elif not value.dtype.is_floating_point:
+    if is_tensor(value) and _stays_on_device(value):
+        check_dense(value, name)
+        if not value.dtype.is_floating_point:
             raise TypeError(_not_floating(name, value.dtype))
-        else:
-            return _check_ndim(value, name, ndim)
-    array = np.asarray(value)
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        return _check_ndim(plain_tensor(value), name, ndim)
+    array = as_array(value, name)
+    if array.dtype.kind != "f":
         raise TypeError(_not_floating(name, array.dtype))
-    return _check_ndim(array.astype(array.dtype.newbyteorder("="), copy=False), name, ndim)
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return _check_ndim(array, name, ndim)
 
 
 def _stays_on_device(tensor):
@@ -239,7 +229,7 @@ def _stays_on_device(tensor):
 
 def _not_floating(name, dtype):
     return (
-        f"{name} has dtype {dtype}; maps must be float16, float32 or float64, higher where more "
+        f"{name} has dtype {dtype}; maps must be of a floating dtype, higher where more "
         "anomalous. Are masks and maps swapped? Else convert them, for instance "
         "y_score.astype(numpy.float32)."
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 
+from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skpadim._labels import USE_NORMAL_FOLD
+from skpadim._routing import how_to_pass_masks
 from skpadim.metrics import _curves
 from skpadim.metrics._accumulator import PixelMetrics
 from skpadim.metrics._evaluate import iter_maps_and_masks
@@ -14,9 +17,10 @@ from skpadim.metrics._evaluate import iter_maps_and_masks
 class MapScorer:
     """Score a detector's anomaly maps against masks; see :data:`aupro_scorer`.
 
-    Called as ``scorer(detector, X, y, masks=masks)``. For scikit-learn's tools, which divide the
-    masks as they divide X, ask for them with :meth:`set_score_request` after
-    ``sklearn.set_config(enable_metadata_routing=True)``.
+    Called as ``scorer(detector, X, y, masks=masks)``. scikit-learn's searches and
+    cross-validations, which divide masks as they divide X, pass them on after
+    ``sklearn.set_config(enable_metadata_routing=True)``: the scorer asks for them by itself, under
+    another name if :meth:`set_score_request` says so.
 
     Parameters
     ----------
@@ -30,7 +34,8 @@ class MapScorer:
         self._name = name
         self._metric = metric
         self._request = MetadataRequest(owner=self)
-        self._request.score.add_request(param="masks", alias=None)
+        # It cannot do without, so it asks for them by default.
+        self._request.score.add_request(param="masks", alias=True)
 
     def __repr__(self):
         return f"{self._name}_scorer"
@@ -51,17 +56,25 @@ class MapScorer:
         -------
         score : float
             Exact; higher is better.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are no masks, or they have anomalous or normal pixels alone; otherwise as
+            :func:`evaluate`.
         """
         if masks is None:
             raise ValueError(
-                f"{self!r} needs masks. In a search or cross-validation, call "
-                "sklearn.set_config(enable_metadata_routing=True), give scoring="
-                f"{self!r}.set_score_request(masks=True), and pass masks=... to fit."
+                f"{self!r} needs masks. Call it as {self!r}(detector, X, masks=masks). "
+                f"{how_to_pass_masks(repr(self))}"
             )
         metrics = PixelMetrics()
         for _, anomaly_map, mask, window in iter_maps_and_masks(estimator, X, masks):
             metrics.update([window.crop_mask(mask)], [anomaly_map])
-        return self._metric(metrics)
+        try:
+            return self._metric(metrics)
+        except ValueError as error:  # one kind of pixel
+            raise ValueError(f"{self!r}: {error} {USE_NORMAL_FOLD}") from None
 
     def set_score_request(self, *, masks=True):
         """Say how scikit-learn's tools are to pass masks.
@@ -76,7 +89,17 @@ class MapScorer:
         -------
         scorer : MapScorer
             A new one; this one is left as it is.
+
+        Raises
+        ------
+        RuntimeError
+            If metadata routing is off, as scikit-learn's own objects do: masks would not arrive.
         """
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "set_score_request has no effect while metadata routing is off. "
+                f"{how_to_pass_masks(repr(self))}"
+            )
         scorer = copy.deepcopy(self)
         scorer._request.score.add_request(param="masks", alias=masks)
         return scorer
