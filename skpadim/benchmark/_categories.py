@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
-from PIL import Image
 
+from skpadim._image_files import ImageFileError, open_image
+from skpadim._masks import (
+    MaskFiles,
+    check_agreement,
+    check_mask_size,
+    image_size,
+    is_missing,
+    read_mask,
+)
 from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
-from skpadim.datasets._masks import MaskFiles
-from skpadim.metrics._geometry import check_mask_size, read_mask
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,9 @@ class Category:
         """
         with ThreadPoolExecutor() as pool:
             train = list(pool.map(_problem_of_image, self.train))
-            test = list(pool.map(_problem_of_pair, self.test, self.masks, range(len(self.masks))))
+            anomalous = self.target == -1
+            pairs = (self.test, self.masks, anomalous, range(len(self.masks)))
+            test = list(pool.map(_problem_of_pair, *pairs))
         kept = [index for index, problem in enumerate(test) if problem is None]
         readable = replace(
             self,
@@ -134,19 +142,21 @@ def _load(dataset, root, name):
 
 
 def _check_mask_header(image, mask, index):
-    """Compare sizes by headers, which is quick; only what differs is looked at closely."""
+    """Compare sizes by headers; where they differ, turned upright, which can take longer."""
     paths = mask.paths if isinstance(mask, MaskFiles) else [] if mask is None else [mask]
-    sizes = {_header_size(path) for path in (image, *paths)} - {None}
-    if len(sizes) > 1:  # the image may be turned, which the close look knows
-        check_mask_size(read_mask(mask, index), mask, image, index)
+    if len({_stored_size(path) for path in (image, *paths)} - {None}) > 1:
+        for path in paths:
+            size = image_size(path)
+            if size is not None:  # else that is told when it is read
+                check_mask_size(size, mask, image, index)
 
 
-def _header_size(path):
+def _stored_size(path):
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
-    except OSError:
-        return None  # it is told when it is read
+    except ImageFileError:
+        return None
 
 
 def _problem_of_image(path):
@@ -159,11 +169,13 @@ def _problem_of_image(path):
     return None
 
 
-def _problem_of_pair(path, mask, index):
+def _problem_of_pair(path, mask, is_anomalous, index):
     problem = _problem_of_image(path)
-    if problem is None and mask is not None:
+    if problem is None and not is_missing(mask):
         try:
-            read_mask(mask, index)
+            array = read_mask(mask, index)
+            check_mask_size(array.shape, mask, path, index)
+            check_agreement(array, mask, index, is_anomalous)
         except (OSError, ValueError) as error:
             return f"{path} has a mask that cannot be used: {error}"
     return problem

@@ -12,10 +12,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
 from skpadim._image_files import IMAGE_SUFFIXES, list_images
+from skpadim._masks import MaskFiles
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import scan
-from skpadim.datasets._masks import MaskFiles
-from skpadim.datasets._samples import GOOD, Sample, is_image_name, masks_by_stem, stem_of
+from skpadim.datasets._samples import GOOD, Sample, assign_masks, is_image_name, stem_of
 
 _BRIGHT = 127
 
@@ -223,14 +223,9 @@ def _split_good(found, test_size, random_state):
 
 def _match(images, masks):
     """A mask for each image by name; where names repeat, by the folders' names too."""
-    by_stem = masks_by_stem(masks)
     counts = f"there are {len(images)} defective images and {len(masks)} masks"
     owners: dict[str, str] = {}
-    for image in images:
-        candidates = by_stem.get(stem_of(image), [])
-        if len(candidates) > 1:
-            folder = Path(image).parent.name
-            candidates = [mask for mask in candidates if Path(mask).parent.name == folder]
+    for image, candidates in zip(images, assign_masks(images, masks), strict=True):
         if not candidates:
             raise FileNotFoundError(
                 f"{image} has no mask: none of `masks` is named {stem_of(image)}_mask or "

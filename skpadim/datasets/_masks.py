@@ -1,49 +1,22 @@
-"""Masks as data sets keep them: several files for one image, classes instead of black and white."""
+"""Masks of a data set, all at once."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from skpadim.metrics._geometry import check_mask_size, image_size, read_mask
-
-
-@dataclass(frozen=True)
-class MaskFiles:
-    """A mask in one or more image files, read when it is used as an array.
-
-    ``numpy.asarray(mask)`` is bool of shape (height, width): True where any of the files is above
-    a threshold.
-
-    Parameters
-    ----------
-    paths : tuple of str
-        Image files of one size.
-    threshold : int, default=0
-        Of the files' values as they are: indices of classes, or of a palette.
-    """
-
-    paths: tuple[str, ...]
-    threshold: int = 0
-
-    def __repr__(self):
-        return f"<mask {', '.join(self.paths)}>"
-
-    def __array__(self, dtype=None, copy=None):
-        union = None
-        for path in self.paths:
-            values = _read_values(path)
-            if union is not None and union.shape != values.shape:
-                raise ValueError(
-                    f"{path} is {_size(values.shape)} pixels and {self.paths[0]} is "
-                    f"{_size(union.shape)}: the masks of one image must have one size."
-                )
-            mask = values > self.threshold
-            union = mask if union is None else union | mask
-        return union if dtype is None else union.astype(dtype)
+from skpadim._items import list_items
+from skpadim._masks import (
+    as_sequence,
+    check_mask_size,
+    image_size,
+    is_in_files,
+    is_missing,
+    mask_name,
+    read_mask,
+    why_empty,
+)
 
 
 def read_masks(masks, images=None) -> list[np.ndarray | None]:
@@ -52,9 +25,9 @@ def read_masks(masks, images=None) -> list[np.ndarray | None]:
     Parameters
     ----------
     masks : sequence
-        ``masks`` of a loaded data set: paths (True where brighter than 127), objects that become
-        arrays, arrays, and None for good images.
-    images : sequence of the same length, default=None
+        ``masks`` of a loaded data set: paths of images with two values, anomalous where not
+        black, objects that become arrays, arrays, and None for good images.
+    images : sequence of the same length, or path of a folder, default=None
         Paths of the images, ``data`` of the data set. Masks in files are checked to have their
         sizes then, and None becomes a mask of zeros.
 
@@ -67,8 +40,9 @@ def read_masks(masks, images=None) -> list[np.ndarray | None]:
 
     Raises
     ------
-    ValueError
-        If a mask cannot be read, or has another size than its image. Both are named.
+    TypeError, ValueError
+        If a mask cannot be read, has other values, or another size than its image; or if one in a
+        file has no anomalous pixel, since None stands for good images. It is named.
 
     Examples
     --------
@@ -78,43 +52,32 @@ def read_masks(masks, images=None) -> list[np.ndarray | None]:
     [None, array([[ True, False],
            [False,  True]])]
     """
-    masks = list(masks)
-    if images is None:
-        return [
-            None if mask is None else read_mask(mask, index) for index, mask in enumerate(masks)
-        ]
-    if hasattr(images, "ndim") and images.ndim == 2:  # DataFrame of one column
-        images = np.asarray(images)[:, 0]
-    images = list(images)
+    masks = as_sequence(masks)
+    images = [None] * len(masks) if images is None else list_items(images)
     if len(images) != len(masks):
         raise ValueError(
             f"images has {len(images)} paths and masks has {len(masks)} masks: give one an image."
         )
-    arrays = []
-    for index, (mask, image) in enumerate(zip(masks, images, strict=True)):
-        if not isinstance(image, (str, os.PathLike)):
-            raise TypeError(f"images[{index}] must be a path, not {type(image).__name__}.")
-        size = image_size(image)
-        if size is None:
+    return [
+        _read(mask, image, index)
+        for index, (mask, image) in enumerate(zip(masks, images, strict=True))
+    ]
+
+
+def _read(mask, image, index):
+    """One mask, checked against its image, if that is known."""
+    if image is not None and not isinstance(image, (str, os.PathLike)):
+        raise TypeError(f"images[{index}] must be a path, not {type(image).__name__}.")
+    if is_missing(mask):
+        size = None if image is None else image_size(image)
+        if image is not None and size is None:
             raise ValueError(f"images[{index}] ({image}) cannot be read as an image.")
-        array = read_mask(mask, index, size)
-        check_mask_size(array, mask, image, index)
-        arrays.append(array)
-    return arrays
-
-
-def _read_values(path):
-    """Values of a mask's file (height, width), the largest of its channels but for alpha."""
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-            bands = image.getbands()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}).") from error
-    if values.ndim == 3:
-        values = values[..., : len(bands) - ("A" in bands)].max(axis=2)
-    return values
-
-
-def _size(shape):
-    return f"{shape[0]} x {shape[1]}"
+        return None if image is None else np.zeros(size, bool)
+    array = read_mask(mask, index)
+    check_mask_size(array.shape, mask, image, index)
+    if is_in_files(mask) and not array.any():
+        raise ValueError(
+            f"{mask_name(mask, index)} has no anomalous pixel: {why_empty(mask)}. If its image is "
+            "good, give None for its mask; else correct it, or leave the image out."
+        )
+    return array

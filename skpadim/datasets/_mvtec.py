@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sklearn.utils import Bunch
 
+from skpadim._masks import MaskFiles
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import Layout, find_category_folder
-from skpadim.datasets._masks import MaskFiles
 from skpadim.datasets._samples import (
     GOOD,
     UNKNOWN,

@@ -116,7 +116,7 @@ def read_test(
 
 
 def match_masks(images: Sequence[str], folder) -> list[str]:
-    """Masks of images, from a folder: named as the image is, or that with "_mask" behind.
+    """Masks of images, from a folder, see :func:`assign_masks`.
 
     Suffixes may differ: data sets mix ``.bmp`` images and ``.png`` masks.
 
@@ -125,11 +125,10 @@ def match_masks(images: Sequence[str], folder) -> list[str]:
     FileNotFoundError
         If an image has no mask.
     ValueError
-        If it has two.
+        If it has two, or one that another image has too.
     """
     check_mask_folder(images, folder)
-    by_stem = masks_by_stem(images_in(folder))
-    found = [by_stem.get(stem_of(image), []) for image in images]
+    found = assign_masks(images, images_in(folder))
     missing = [image for image, masks in zip(images, found, strict=True) if not masks]
     if missing:
         stem = stem_of(missing[0])
@@ -138,10 +137,68 @@ def match_masks(images: Sequence[str], folder) -> list[str]:
             f"{', '.join(IMAGE_SUFFIXES)}. {len(missing)} of the {len(images)} images beside it "
             "have none."
         )
+    owners: dict[str, str] = {}
     for image, masks in zip(images, found, strict=True):
         if len(masks) > 1:
             raise ValueError(f"{image} has {len(masks)} masks: {' and '.join(masks)}. Keep one.")
-    return [masks[0] for masks in found]
+        if masks[0] in owners:
+            raise ValueError(
+                f"{masks[0]} is the mask of both {owners[masks[0]]} and {image} by its name: each "
+                "image must have one mask of its own. Rename one of the images, and its mask."
+            )
+        owners[masks[0]] = image
+    return list(owners)
+
+
+def assign_masks(images: Sequence[str], masks: Iterable[str]) -> list[list[str]]:
+    """Masks of each image by their names: the image's with "_mask" behind, or the image's own.
+
+    Where the two masks of one name lie in different folders, only that in a folder named as the
+    image's counts. A mask belongs to one image: ``face_mask`` to ``face``, if there are images of
+    both names; but not if ``face`` has a mask of its own name, and ``face_mask`` no other.
+
+    Returns
+    -------
+    found : list of list of str
+        None, one, or several for each image, whose names alone do not tell more.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for mask in masks:
+        by_stem.setdefault(stem_of(mask), []).append(mask)
+    stems = [stem_of(image) for image in images]
+    found = [
+        [mask for name in (f"{stem}_mask", stem) for mask in _beside(by_stem.get(name, []), image)]
+        for stem, image in zip(stems, images, strict=True)
+    ]
+    while True:  # what is the only mask of an image is not another's, which has others
+        taken = {masks[0] for masks in found if len(masks) == 1}
+        left = [
+            masks if len(masks) < 2 else [mask for mask in masks if mask not in taken]
+            for masks in found
+        ]
+        if left == found:
+            break
+        found = left
+    by_suffix = [
+        [m for m in masks if stem_of(m) != s] for s, masks in zip(stems, found, strict=True)
+    ]
+    taken = set().union(*by_suffix)
+    for index, (stem, suffixed) in enumerate(zip(stems, by_suffix, strict=True)):
+        if not suffixed:
+            found[index] = [mask for mask in found[index] if mask not in taken]
+        elif stem.endswith("_mask"):
+            found[index] = suffixed  # the other is of an image that is not among these
+    return found
+
+
+def _beside(masks, image):
+    """Masks of one name; if they are several, those in a folder named as the image's."""
+    folder = _folder_name(image)
+    return masks if len(masks) < 2 else [mask for mask in masks if _folder_name(mask) == folder]
+
+
+def _folder_name(path):
+    return os.path.basename(os.path.dirname(path))
 
 
 def match_mask_folders(images: Sequence[str], folder) -> list[str]:
@@ -170,16 +227,6 @@ def check_mask_folder(images: Sequence[str], folder):
             f"{folder} does not exist: it should hold the masks of the {len(images)} images in "
             f"{os.path.dirname(images[0])}."
         )
-
-
-def masks_by_stem(masks: Iterable[str]) -> dict[str, list[str]]:
-    """Masks by the stems of the images that they may be named after."""
-    by_stem: dict[str, list[str]] = {}
-    for mask in masks:
-        stem = stem_of(mask)
-        for name in {stem, stem.removesuffix("_mask")}:
-            by_stem.setdefault(name, []).append(mask)
-    return by_stem
 
 
 def stem_of(path: str) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 
+from skpadim._items import paths_of
 from skpadim._labels import check_both_kinds, check_labels
+from skpadim._masks import (
+    as_sequence,
+    check_agreement,
+    check_mask_size,
+    image_size,
+    is_missing,
+    read_mask,
+)
 from skpadim.metrics._accumulator import PixelMetrics
-from skpadim.metrics._geometry import Window, check_mask_size, image_size, is_missing, read_mask
+from skpadim.metrics._geometry import Window
 from skpadim.metrics._summary import image_values
 
 
@@ -28,9 +37,10 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         +1 for good images and -1 for anomalous ones, at least one of each. 0 and 1, and bool, are
         refused, since either could stand for good.
     masks : sequence of length n_samples
-        Arrays (height, width), or objects that NumPy makes such arrays of, bool, 0 and 1, or 0 and
-        255; paths of images, anomalous where brighter than 127; None for good images. Where `X`
-        has paths of images, a mask in a file must have the size of its image.
+        Arrays (height, width), or objects that NumPy makes such arrays of, of bool, or of 0 and 1,
+        255 or 65535; PIL images, or paths of images, of two values, normal where black, or in
+        black and white with noise or soft edges; None for good images. Where `X` has paths of
+        images, a mask in a file must have the size of its image, and is turned upright as that is.
     resolution : {"model", "original"}, default="model"
         Where pixels are compared. "model": masks are brought to the maps' size, by nearest
         neighbour. "original": maps are brought to each mask's size, bilinearly, and those of good
@@ -48,12 +58,16 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         ``uninspected`` is the share of the anomalous pixels that lie outside of the detector's
         crop. They count in no other value, nor do the normal pixels there: the detector makes no
         claim about them. With ``crop_size=None`` it is 0.
+        ``vanished`` is the number of anomalous images of which a part of the defect was inspected,
+        and no pixel of it is left in the mask at the maps' size: they are warned of. They count as
+        anomalous in the metrics of images, and in those of pixels and regions as normal.
 
     Raises
     ------
     TypeError, ValueError
         If lengths differ, a label or a mask is not of the accepted kind, labels are all the same,
-        the detector makes no maps, a mask has another size than its image, a good image has anomalous pixels, or an anomalous one has no mask.
+        the detector makes no maps, a mask has another size than its image, a good image has
+        anomalous pixels, or an anomalous one has no mask, or none with anomalous pixels.
 
     Examples
     --------
@@ -71,20 +85,27 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     if resolution not in ("model", "original"):
         raise ValueError(f"resolution={resolution!r} must be 'model' or 'original'.")
     anomalous = check_labels(y) == -1
+    masks = as_sequence(masks)
+    check_both_kinds(anomalous, "y")
     metrics = PixelMetrics(exact=exact)
     scores = []
     n_anomalous = n_outside = 0
-    for _, anomaly_map, mask, window in iter_maps_and_masks(detector, X, masks, anomalous):
+    vanished = []
+    for index, anomaly_map, mask, window in iter_maps_and_masks(detector, X, masks, anomalous):
         scores.append(anomaly_map.max())
         inside = mask[window.inspected(mask.shape)]
         n_anomalous += np.count_nonzero(mask)
         n_outside += np.count_nonzero(mask) - np.count_nonzero(inside)
         if resolution == "original":
             metrics.update([inside], [window.resize_map(anomaly_map, mask.shape)])
-        else:
-            metrics.update([window.crop_mask(mask)], [anomaly_map])
+            continue
+        metrics.update([window.crop_mask(mask)], [anomaly_map])
+        if window.loses(mask):
+            vanished.append(index)
+    warn_of_vanished(vanished)
     values = metrics.compute() | image_values(anomalous, np.array(scores))
-    return values | {"uninspected": n_outside / n_anomalous if n_anomalous else 0.0}
+    uninspected = n_outside / n_anomalous if n_anomalous else 0.0
+    return values | {"uninspected": uninspected, "vanished": len(vanished)}
 
 
 def iter_maps_and_masks(
@@ -99,31 +120,46 @@ def iter_maps_and_masks(
     anomalous : ndarray of shape (n_samples,), bool, default=None
         Labels that the masks must agree with.
     """
-    masks = _as_sequence(masks)
+    masks = as_sequence(masks)
     if anomalous is not None and len(masks) != len(anomalous):
         raise ValueError(
             f"masks has {len(masks)} masks and y has {len(anomalous)} labels: give one of each an "
             "image; the mask of a good image can be None."
         )
-    if anomalous is not None:
-        check_both_kinds(anomalous, "y")
     check_has_maps(detector)
-    images = _paths(X)
+    images = paths_of(X)
     window, index = None, 0
     for batch in detector.iter_anomaly_maps(X):
         for anomaly_map in np.asarray(batch):
             if index == len(masks):
                 raise ValueError(f"X has more images than the {len(masks)} masks given.")
             window = window or Window.of(detector, anomaly_map.shape)
-            mask = read_mask(masks[index], index, _blank_size(images, masks, index, window))
-            if index < len(images):
-                check_mask_size(mask, masks[index], images[index], index)
+            given, path = masks[index], images[index] if index < len(images) else None
+            if is_missing(given):
+                mask = np.zeros(_blank_size(path, window), bool)
+            else:
+                mask = read_mask(given, index)
+                check_mask_size(mask.shape, given, path, index)
             if anomalous is not None:
-                _check_agreement(index, masks[index], mask, anomalous[index])
+                check_agreement(mask, given, index, anomalous[index])
             yield index, anomaly_map, mask, window
             index += 1
     if index != len(masks):
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
+
+
+def warn_of_vanished(indices: list[int]) -> None:
+    """Warn of images whose defects are lost where their masks are resized."""
+    if indices:
+        shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+        warnings.warn(
+            f"The defects of {len(indices)} images (with the indices {shown}) are so small that no "
+            "pixel of them is left in their masks at the size of the maps: in the metrics of "
+            "pixels and regions they count as normal. Compare at resolution='original' "
+            "(metrics.evaluate), or give the detector a larger image_size.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def check_has_maps(detector) -> None:
@@ -136,44 +172,10 @@ def check_has_maps(detector) -> None:
         )
 
 
-def _blank_size(images, masks, index, window):
+def _blank_size(path, window):
     """Size of the zeros that stand for a missing mask.
 
     A good image's own: at the original resolution each of its pixels counts as much as one of a
     defective image. Where it is not known, the resized image's gives each pixel of the map one.
     """
-    path = images[index] if index < len(images) and is_missing(masks[index]) else None
     return (path is not None and image_size(path)) or window.resized
-
-
-def _as_sequence(masks):
-    if hasattr(masks, "iloc"):  # pandas
-        return list(masks)
-    if isinstance(masks, (str, bytes)) or not hasattr(masks, "__len__"):
-        raise TypeError(
-            f"masks must be a sequence of arrays, paths or None, not {type(masks).__name__}."
-        )
-    return masks
-
-
-def _paths(X):
-    """X as a list if its items are paths, which tell the images' sizes; else an empty list."""
-    if hasattr(X, "iloc") and X.ndim == 2:  # DataFrame of one column
-        X = X.iloc[:, 0]
-    is_list = isinstance(X, (list, tuple)) or hasattr(X, "iloc")
-    if is_list or (isinstance(X, np.ndarray) and X.ndim == 1):
-        return [item if isinstance(item, (str, os.PathLike)) else None for item in X]
-    return []
-
-
-def _check_agreement(index, given, mask, is_anomalous):
-    if is_anomalous and is_missing(given):
-        raise ValueError(
-            f"y says that image {index} is anomalous, and masks[{index}] is None: give its mask, "
-            "or leave the image out."
-        )
-    if not is_anomalous and mask.any():
-        raise ValueError(
-            f"y says that image {index} is good, and masks[{index}] has anomalous pixels: correct "
-            "one of them. In y, -1 is anomalous and +1 good."
-        )

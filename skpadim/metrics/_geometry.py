@@ -7,15 +7,12 @@ inside the window only.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 _RAMP = 64
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,10 @@ class Window:
         )
         return mask[np.ix_(rows, columns)]
 
+    def loses(self, mask: np.ndarray) -> bool:
+        """Whether anomalous pixels lie in the window, and the cropped mask has none of them."""
+        return bool(mask[self.inspected(mask.shape)].any() and not self.crop_mask(mask).any())
+
     def inspected(self, shape: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of an image of that shape whose centres lie in the window."""
         return tuple(
@@ -106,100 +107,6 @@ class Window:
         places = (np.arange(length) + 0.5) * resized / length - corner
         inside = np.flatnonzero((places > 0) & (places < size))
         return inside, places[inside] - 0.5
-
-
-def read_mask(mask, index: int, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """One mask as bool (height, width): an array, a path, or None for a good image.
-
-    Parameters
-    ----------
-    mask : ndarray, tensor, any object with ``__array__``, path or None
-    index : int
-        Named in errors.
-    shape : tuple of int, default=None
-        Of the zeros that None stands for.
-    """
-    if is_missing(mask):
-        return np.zeros(shape, bool)
-    if isinstance(mask, (str, os.PathLike)):
-        try:
-            with Image.open(mask) as image:
-                return np.asarray(image.convert("L")) > 127
-        except OSError as error:
-            raise ValueError(
-                f"{_mask_name(mask, index)} cannot be read as an image ({error})."
-            ) from error
-    try:
-        array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"masks[{index}] cannot be read: {error}") from error
-    if array.ndim != 2 or array.dtype.kind not in "buif":
-        raise ValueError(
-            f"masks[{index}] has shape {array.shape} and dtype {array.dtype}; a mask must be an "
-            "array (height, width), the path of an image, or None for a good image."
-        )
-    if array.dtype != bool:
-        values = np.unique(array)
-        if not any(np.isin(values, (0, value)).all() for value in (1, 255)):
-            raise ValueError(
-                f"masks[{index}] has {len(values)} values up to {values.max():g}; a mask must be "
-                "bool, or 0 and 1, or 0 and 255, anomalous where not 0."
-            )
-    return array != 0
-
-
-def is_missing(mask) -> bool:
-    """Whether there is no mask: None, or the NaN that pandas may make of it."""
-    return mask is None or (isinstance(mask, float) and np.isnan(mask))
-
-
-def check_mask_size(array: np.ndarray, mask, image, index: int):
-    """Check that a mask in a file has the size of its image, if that is a file too.
-
-    Only the image's header is read. Files that Pillow does not know are let pass, as the
-    detector's own affair, and so are masks in memory, which somebody may have resized.
-
-    Parameters
-    ----------
-    array : ndarray of shape (height, width)
-        What was read of the mask.
-    mask, image
-        As given.
-    index : int
-        Named in errors.
-    """
-    in_memory = is_missing(mask) or hasattr(mask, "dtype")
-    if in_memory or not isinstance(image, (str, os.PathLike)):
-        return
-    size = image_size(image)
-    if size is not None and size != array.shape:
-        raise ValueError(
-            f"{_mask_name(mask, index)} is {array.shape[0]} x {array.shape[1]} pixels (height x "
-            f"width) and its image {os.fspath(image)} is {size[0]} x {size[1]}: a mask must have "
-            "the size of its image. Are masks and images in the same order?"
-        )
-
-
-def image_size(path) -> tuple[int, int] | None:
-    """Height and width of an image file, turned as its EXIF orientation says.
-
-    Returns
-    -------
-    size : tuple of int, or None if it cannot be read as an image
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # For squares it does not matter; to look for it, Pillow decodes the whole of a PNG.
-            turned = width != height and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError):
-        return None
-    return (width, height) if turned else (height, width)
-
-
-def _mask_name(mask, index):
-    name = os.fspath(mask) if isinstance(mask, (str, os.PathLike)) else repr(mask)
-    return f"masks[{index}] ({name})"
 
 
 def _axis(coordinates):

@@ -14,6 +14,7 @@ from numbers import Real
 import numpy as np
 
 from skpadim._arrays import as_array, check_dense, is_tensor, plain_tensor
+from skpadim._masks import ANOMALOUS_VALUES
 
 # Images of one array are worked on in batches of about this many pixels, so that what is computed
 # from them is small beside the input and the cost of a NumPy call is small beside its work.
@@ -73,18 +74,18 @@ class Batch:
             return masks
         anomalous = masks != 0
         n_anomalous = np.count_nonzero(anomalous)
-        for value in (1, 255):
+        for value in ANOMALOUS_VALUES:
             if np.count_nonzero(masks == value) == n_anomalous:
                 return anomalous
         for index, mask in enumerate(masks, self.first):
             values = np.unique(mask)
-            if not any(np.isin(values, (0, value)).all() for value in (1, 255)):
+            if not any(np.isin(values, (0, value)).all() for value in ANOMALOUS_VALUES):
                 found = ", ".join(f"{value:g}" for value in values[:6])
                 raise ValueError(
                     f"y_true: the mask of image {index} has the values {found}"
-                    f"{', ...' if len(values) > 6 else ''}; a mask must be bool, or 0 and 1, or 0 "
-                    "and 255, anomalous where not 0. Compare it with a threshold first, for "
-                    "instance mask > 127."
+                    f"{', ...' if len(values) > 6 else ''}; a mask must be bool, or 0 and 1, 0 "
+                    "and 255, or 0 and 65535, anomalous where not 0. Compare it with a threshold "
+                    "first, for instance mask > 127."
                 )
         return anomalous
 

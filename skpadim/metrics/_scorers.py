@@ -7,11 +7,11 @@ import copy
 from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from skpadim._labels import USE_NORMAL_FOLD
+from skpadim._labels import USE_NORMAL_FOLD, are_labels, check_labels
 from skpadim._routing import how_to_pass_masks
 from skpadim.metrics import _curves
 from skpadim.metrics._accumulator import PixelMetrics
-from skpadim.metrics._evaluate import iter_maps_and_masks
+from skpadim.metrics._evaluate import iter_maps_and_masks, warn_of_vanished
 
 
 class MapScorer:
@@ -47,8 +47,8 @@ class MapScorer:
         ----------
         estimator : PadimDetector, or any object with ``iter_anomaly_maps(X)``
         X : images
-        y : ignored
-            The masks tell what is anomalous.
+        y : array-like of shape (n_samples,), default=None
+            The masks tell what is anomalous; if these are labels, +1 and -1, they must agree.
         masks : sequence of length n_samples
             Arrays, paths or None, as for :func:`evaluate`; compared at the maps' resolution.
 
@@ -68,9 +68,14 @@ class MapScorer:
                 f"{self!r} needs masks. Call it as {self!r}(detector, X, masks=masks). "
                 f"{how_to_pass_masks(repr(self))}"
             )
+        anomalous = check_labels(y) == -1 if y is not None and are_labels(y) else None
         metrics = PixelMetrics()
-        for _, anomaly_map, mask, window in iter_maps_and_masks(estimator, X, masks):
+        vanished = []
+        for index, anomaly_map, mask, window in iter_maps_and_masks(estimator, X, masks, anomalous):
             metrics.update([window.crop_mask(mask)], [anomaly_map])
+            if window.loses(mask):
+                vanished.append(index)
+        warn_of_vanished(vanished)
         try:
             return self._metric(metrics)
         except ValueError as error:  # one kind of pixel

@@ -1,0 +1,325 @@
+"""One mask of any kind to a bool array, True where anomalous. Needs no torch.
+
+Every mask is read here, whoever asks for it, so that it means the same however it comes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from skpadim._arrays import as_array
+from skpadim._image_files import ImageFileError, open_image, upright, upright_size
+
+# What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
+ANOMALOUS_VALUES = (1, 255, 65535)
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """A mask in one or more image files, read when it is used as an array.
+
+    ``numpy.asarray(mask)`` is bool of shape (height, width): True where any of the files is above
+    a threshold.
+
+    Parameters
+    ----------
+    paths : tuple of str
+        Image files of one size.
+    threshold : int, default=0
+        Of the files' values as they are: indices of classes, or of a palette.
+    """
+
+    paths: tuple[str, ...]
+    threshold: int = 0
+
+    def __repr__(self):
+        return f"<mask {', '.join(self.paths)}>"
+
+    def __array__(self, dtype=None, copy=None):
+        union = None
+        for path in self.paths:
+            values = self._values(path)
+            if union is not None and union.shape != values.shape:
+                raise ValueError(
+                    f"{path} is {_size(values.shape)} pixels and {self.paths[0]} is "
+                    f"{_size(union.shape)}: the masks of one image must have one size."
+                )
+            mask = values > self.threshold
+            union = mask if union is None else union | mask
+        return union if dtype is None else union.astype(dtype)
+
+    def _values(self, path):
+        """Values of a file (height, width), the largest of its channels but for alpha."""
+        try:
+            with open_image(path) as image:
+                image = _upright_frame(image)
+                values = np.asarray(image.convert("L") if image.mode == "1" else image)
+                if values.ndim == 3:
+                    bands = image.getbands()
+                    values = values[..., : len(bands) - (bands[-1] in "Aa")].max(axis=2)
+                return values
+        except ImageFileError as error:
+            raise ValueError(f"{path} {error}") from error
+
+
+def read_mask(mask, index: int) -> np.ndarray:
+    """One of several masks as bool (height, width).
+
+    Parameters
+    ----------
+    mask : path, PIL image, MaskFiles, ndarray, tensor, nested list, or object with ``__array__``
+    index : int
+        Named in errors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it cannot be read, or it cannot be told what its values mean. It is named, and what was
+        found.
+    """
+    try:
+        if isinstance(mask, (str, os.PathLike)):
+            with open_image(mask) as image:
+                return _read_picture(image)
+        if isinstance(mask, Image.Image):
+            return _read_picture(mask)
+    except ImageFileError as error:
+        problem = str(error)
+        if not problem.startswith(("cannot be read", "has ")):
+            problem = f"cannot be read: it {problem}"
+        raise ValueError(f"{mask_name(mask, index)} {problem}") from error
+    name = f"masks[{index}]"
+    try:
+        array = np.asarray(mask) if isinstance(mask, MaskFiles) else as_array(mask, name)
+    except (OSError, ValueError) as error:
+        if str(error).startswith(name):
+            raise
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    return _read_array(array, name)
+
+
+def is_missing(mask) -> bool:
+    """Whether there is no mask: None, or the NaN that pandas may make of it."""
+    return mask is None or (isinstance(mask, float) and np.isnan(mask))
+
+
+def is_in_files(mask) -> bool:
+    """Whether a mask is known to be in files."""
+    return isinstance(mask, (str, os.PathLike, MaskFiles))
+
+
+def mask_name(mask, index: int) -> str:
+    """What errors call a mask."""
+    if isinstance(mask, (str, os.PathLike)):
+        return f"masks[{index}] ({os.fspath(mask)})"
+    return f"masks[{index}] ({mask!r})" if isinstance(mask, MaskFiles) else f"masks[{index}]"
+
+
+def as_sequence(masks) -> Sequence:
+    """Masks of several images as a sequence, of the forms that images come in too."""
+    if hasattr(masks, "iloc"):  # pandas
+        return list(masks.iloc[:, 0] if masks.ndim == 2 and masks.shape[1] == 1 else masks)
+    if isinstance(masks, np.ndarray) and masks.dtype.kind in "OU" and masks.shape[1:] == (1,):
+        return list(masks[:, 0])
+    if isinstance(masks, (str, bytes, os.PathLike)) or not hasattr(masks, "__len__"):
+        raise TypeError(
+            f"masks must be a sequence of arrays, paths or None, not {type(masks).__name__}."
+        )
+    return masks
+
+
+def check_mask_size(size: tuple[int, int], mask, image, index: int) -> None:
+    """Check that a mask in a file has the size of its image, if that is a file too.
+
+    Only the image's header is read. Files that Pillow does not know are let pass, as the
+    detector's own affair, and so are masks in memory, which somebody may have resized.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the mask.
+    mask, image
+        As given.
+    index : int
+        Named in errors.
+    """
+    in_memory = is_missing(mask) or hasattr(mask, "dtype")
+    if in_memory or not isinstance(image, (str, os.PathLike)):
+        return
+    wanted = image_size(image)
+    if wanted is not None and wanted != tuple(size):
+        raise ValueError(
+            f"{mask_name(mask, index)} is {_size(size)} pixels (height x width) and its image "
+            f"{os.fspath(image)} is {_size(wanted)}: a mask must have the size of its image. Are "
+            "masks and images in the same order?"
+        )
+
+
+def check_agreement(array: np.ndarray, mask, index: int, is_anomalous: bool) -> None:
+    """Check that an anomalous image has a mask with anomalous pixels, and a good one none.
+
+    Parameters
+    ----------
+    array : ndarray of shape (height, width), bool
+        What was read of the mask.
+    mask
+        As given.
+    index : int
+        Named in errors.
+    is_anomalous : bool
+        What the image's label says.
+    """
+    name = mask_name(mask, index)
+    if is_anomalous and is_missing(mask):
+        raise ValueError(
+            f"y says that image {index} is anomalous, and {name} is None: give its mask, or leave "
+            "the image out."
+        )
+    if is_anomalous and not array.any():
+        raise ValueError(
+            f"y says that image {index} is anomalous, and {name} has no anomalous pixel: "
+            f"{why_empty(mask)}. Correct one of them, or leave the image out."
+        )
+    if not is_anomalous and array.any():
+        raise ValueError(
+            f"y says that image {index} is good, and {name} has anomalous pixels: correct one of "
+            "them. In y, -1 is anomalous and +1 good."
+        )
+
+
+def why_empty(mask) -> str:
+    """Why a mask that was read has no anomalous pixel."""
+    if isinstance(mask, MaskFiles) and mask.threshold > 0:
+        return f"nothing in it is above {mask.threshold}, its threshold"
+    return "it is 0 (black) everywhere"
+
+
+def image_size(path) -> tuple[int, int] | None:
+    """Height and width of an image file, turned as its EXIF orientation says.
+
+    Returns
+    -------
+    size : tuple of int, or None if it cannot be read as an image
+    """
+    try:
+        with open_image(path) as image:
+            return upright_size(image)
+    except ImageFileError:
+        return None
+
+
+def _read_array(array, name):
+    """Array of a mask to bool; numbers have two values, 0 and one that is known."""
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}; a mask must be an array "
+            "(height, width), the path of an image, or None for a good image."
+        )
+    if array.dtype != bool:
+        values = np.unique(array)
+        if not any(np.isin(values, (0, value)).all() for value in ANOMALOUS_VALUES):
+            raise ValueError(
+                f"{name} has {_describe(values)}; a mask must be bool, or 0 and 1, 0 and 255, or 0 "
+                "and 65535, anomalous where not 0. Compare it with a threshold first, for instance "
+                "mask > 127."
+            )
+    return array != 0
+
+
+def _read_picture(image):
+    """PIL image of a mask to bool: normal where black."""
+    try:
+        values = _brightness(_upright_frame(image))
+    except (OSError, SyntaxError) as error:  # one that was opened by the caller, and not loaded
+        raise ImageFileError(f"cannot be read as an image ({error}).") from error
+    found = np.unique(values)
+    if found[0] >= 0 and np.isfinite(found[-1]):
+        if len(found) == 1 or (len(found) == 2 and found[0] == 0):
+            return values != 0  # whatever value it is: 1, 255, 65535, a colour's
+        if values.dtype.kind == "u" and _is_black_and_white(values, found):
+            return values > np.iinfo(values.dtype).max // 2
+    raise ImageFileError(
+        f"has {_describe(found)}, and it cannot be told which are anomalous; a mask must have two "
+        "values, 0 (black) where normal and another where anomalous, or be black and white with "
+        "noise or soft edges. Make one of it, or, if its values are classes, load it with "
+        "load_folder(..., mask_threshold=...)."
+    )
+
+
+def _is_black_and_white(values, found):
+    """Whether values that are neither dark nor bright are but noise and soft edges.
+
+    Noise of compression and blurred edges make many values, and no area of one value that is far
+    from black and white, as classes do; and of a photograph most pixels are far from both.
+    """
+    white = np.iinfo(values.dtype).max
+    noise = white // 8
+    if found[-1] <= white // 2:
+        return False  # no pixel would be anomalous
+    if len(found) == 2:
+        return found[0] <= white // 2
+    far = (values > noise) & (values < white - noise)
+    if len(found) == 3:  # such as 0, 1, and 255 for what is to be ignored
+        far |= (values > 0) & (values <= white // 2)
+    inner = values[1:-1, 1:-1]
+    in_area = far[1:-1, 1:-1]
+    for neighbour in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
+        in_area = in_area & (inner == neighbour)
+    return not in_area.any() and 2 * np.count_nonzero(far) <= far.size
+
+
+def _brightness(image):
+    """Values (height, width) of a mask, of colours the brightest channel's; black is 0."""
+    if image.mode[0] in "IF":  # 16 or 32 bits, grey
+        values = np.asarray(image)
+        # Older versions of Pillow say "I", signed 32-bit integers, for unsigned 16-bit images.
+        fits = values.dtype.kind == "i" and values.min() >= 0 and values.max() < 2**16
+        return values.astype(np.uint16) if fits else values
+    has_alpha = image.mode[-1] in "Aa" or (image.mode == "P" and "transparency" in image.info)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    colours = pixels[..., :3]
+    brightest = colours.max(axis=2)
+    one_colour = (colours == colours[0, 0]).all()
+    values = brightest
+    if has_alpha:
+        alpha = pixels[..., 3]
+        is_cut_out = alpha.min() < alpha.max()
+        if one_colour:
+            values = alpha if is_cut_out else np.minimum(brightest, alpha)
+        elif is_cut_out:  # what is transparent is normal, as on black
+            values = np.round(brightest * (alpha / 255)).astype(np.uint8)
+    is_grey = (colours == colours[..., :1]).all()
+    if not (is_grey or one_colour) and values.min() > 31:
+        shown = np.unique(colours.reshape(-1, 3), axis=0)
+        raise ImageFileError(
+            f"has {len(shown)} colours ({', '.join(str(tuple(c)) for c in shown[:3].tolist())}"
+            f"{', ...' if len(shown) > 3 else ''}), of which none is black; a mask must be black "
+            "where normal."
+        )
+    return values
+
+
+def _upright_frame(image):
+    """The only frame of an opened image, turned as its EXIF orientation says."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise ImageFileError(
+            f"has {image.n_frames} frames; save the one that is the mask as a file of its own."
+        )
+    return upright(image)
+
+
+def _describe(values):
+    """Number of values, the highest, and the first few, in words."""
+    shown = ", ".join(f"{value:g}" for value in values[:6])
+    return f"{len(values)} values up to {values[-1]:g} ({shown}{', ...' * (len(values) > 6)})"
+
+
+def _size(shape):
+    return f"{shape[0]} x {shape[1]}"
