@@ -17,6 +17,8 @@ from skpadim._image_files import ImageFileError, open_image, upright, upright_si
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
 ANOMALOUS_VALUES = (1, 255, 65535)
+# What they make of 0 and 1 is noise.
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ def _read_picture(image):
         raise ImageFileError(f"cannot be read as an image ({error}).") from error
     found = np.unique(values)
     if found[0] >= 0 and np.isfinite(found[-1]):
-        if len(found) == 1 or (len(found) == 2 and found[0] == 0):
+        has_two = len(found) == 1 or (len(found) == 2 and found[0] == 0)
+        if has_two and (found[-1] in (0, 255) or image.format not in _LOSSY_FORMATS):
             return values != 0  # whatever value it is: 1, 255, 65535, a colour's
         if values.dtype.kind == "u" and _is_black_and_white(values, found):
             return values > np.iinfo(values.dtype).max // 2

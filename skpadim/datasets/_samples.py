@@ -140,7 +140,9 @@ def match_masks(images: Sequence[str], folder) -> list[str]:
     owners: dict[str, str] = {}
     for image, masks in zip(images, found, strict=True):
         if len(masks) > 1:
-            raise ValueError(f"{image} has {len(masks)} masks: {' and '.join(masks)}. Keep one.")
+            raise ValueError(
+                f"{image} has {len(masks)} masks: {' and '.join(sorted(masks))}. Keep one."
+            )
         if masks[0] in owners:
             raise ValueError(
                 f"{masks[0]} is the mask of both {owners[masks[0]]} and {image} by its name: each "
