@@ -79,9 +79,11 @@ def _read_grey(image):
             )
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
             raise ImageFileError(f"is a TIFF image whose white is 0, of {bits} bits: {_ADVICE}.")
-    pixels = np.array(upright(image))
     if image.mode == "F":
-        return pixels
+        # libtiff gives them in this machine's byte order, which Pillow forgets.
+        is_swapped = image.tile[0][0] == "libtiff"
+        return _decode(image, lambda _: "F;32NF") if is_swapped else np.array(upright(image))
+    pixels = np.asarray(upright(image))
     return _to_16_bit(pixels, 4095 if bits == 12 else 65535)
 
 

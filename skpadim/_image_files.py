@@ -208,12 +208,14 @@ def _check_regular(status):
 def _describe_unknown(file):
     """What to say of a file that Pillow takes for no image of the formats that are read."""
     file.seek(0)
-    header = file.read(16)
+    header = file.read(8)
     if header[:4] not in TiffImagePlugin.PREFIXES:
         return (
             f"cannot be read as an image (it is damaged, or in none of the formats that are read, "
             f"{', '.join(_SUFFIXES)}): take it out or replace it."
         )
+    if header[2] == 43:  # with offsets of 64 bits
+        header += file.read(8)
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
     file.seek(tags.next)
     tags.load(file)
@@ -223,6 +225,6 @@ def _describe_unknown(file):
     kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
     return (
         f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} {kind} "
-        f"sample{'s' * (n_samples != 1)} of {bits[0]} bits a pixel. Save it as 8 or 16 bits, or grey as "
-        "float32, or give it as an array (tifffile.imread reads it)."
+        f"sample{'s' * (n_samples != 1)} of {bits[0]} bits a pixel. Save it as 8 or 16 bits, or "
+        "grey as float32, or give it as an array (tifffile.imread reads it)."
     )

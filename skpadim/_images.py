@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from skpadim._deep_images import is_deep, read_deep
 from skpadim._gpu_copies import copied_ahead
 from skpadim._items import list_items
 from skpadim._pixels import read_image, read_stack, to_float
@@ -74,7 +75,7 @@ class Images(Sequence):
         if isinstance(items, torch.Tensor):
             items = _by_itself(items)
         elif isinstance(items, list):
-            items = [_by_itself(i) if isinstance(i, torch.Tensor) else i for i in items]
+            items = [_for_worker(item) for item in items]
         return {**vars(self), "items": items, "max_pixels": Image.MAX_IMAGE_PIXELS}
 
     def __setstate__(self, state):
@@ -178,6 +179,14 @@ def _read_in_turn(images, batch_size, size, crop):
         if batch is None:
             batch = [images.read(index, size, crop) for index in range(start, stop)]
         yield batch
+
+
+def _for_worker(item):
+    if isinstance(item, torch.Tensor):
+        return _by_itself(item)
+    if isinstance(item, Image.Image) and getattr(item, "tile", None) and is_deep(item):
+        return read_deep(item)  # of which Pillow would send 8 bits
+    return item
 
 
 def _by_itself(tensor):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageFile
 
-from skpadim._deep_images import DEEP_FORMATS, is_deep, sample_bits
+from skpadim._deep_images import DEEP_FORMATS, sample_bits
 from skpadim._image_files import ImageFileError, list_images, open_image
 
 _KINDS = (
@@ -185,13 +185,21 @@ def _file_of(item):
         return None
     if item.tile or item.readonly:  # not read, or mapped and not changed
         return path
-    with open_image(path) as image:
-        if item.mode[0] not in "IF" and is_deep(image):
-            raise ImageFileError(
-                f"is a PIL image of which Pillow has kept 8 of {sample_bits(image)} bits: give the "
-                f"path, {path!r}."
-            )
+    if item.mode[0] not in "IF" and (bits := _bits_in(path)) > 8:
+        raise ValueError(
+            f"is a PIL image of which Pillow has kept 8 of {bits} bits a sample; give its path, "
+            f"{path!r}."
+        )
     return None
+
+
+def _bits_in(path):
+    """Bits of a sample in an image file; 0 if it is not one any more."""
+    try:
+        with open_image(path) as image:
+            return sample_bits(image)
+    except ImageFileError:
+        return 0
 
 
 def _check_stack(X):
