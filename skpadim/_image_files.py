@@ -5,13 +5,15 @@ Every image and every mask in a file is opened here, so that all are held to the
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 
 # By Pillow's names. A format that is not among them is not even tried, whatever a file's content:
 # some of Pillow's readers start other programs (EPS), or fetch what a file points to.
@@ -50,24 +52,42 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     ValueError
         If there are no images in it.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist.")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder.")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    paths = [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         raise ValueError(
             f"{folder} has no images: looked, in its subfolders too, for files ending in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     return paths
+
+
+def files_left_out(folder: str | os.PathLike) -> list[Path]:
+    """Paths of the files that :func:`list_images` leaves out for their suffix, sorted."""
+    return [path for path in _files(folder) if path.suffix.lower() not in IMAGE_SUFFIXES]
+
+
+def _files(folder):
+    """Paths of the files in a folder and its subfolders, sorted, but for hidden ones."""
+    folder = Path(folder)
+    if not folder.exists():
+        hint = " Patterns are not expanded: give sorted(glob.glob(...))." * is_pattern(folder)
+        raise FileNotFoundError(f"{folder} does not exist.{hint}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder.")
+    paths = []
+    for parent, subfolders, names in os.walk(folder, onerror=_raise):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in paths if path.is_file())
+
+
+def _raise(error):
+    raise error
+
+
+def is_pattern(path: str | os.PathLike) -> bool:
+    """Whether a path looks as if it stood for several files."""
+    return any(sign in os.fsdecode(path) for sign in "*?")
 
 
 class ImageFileError(ValueError):
@@ -97,33 +117,37 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
         that are read, or has more pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` allows.
     """
     try:
-        with _open_regular(os.fspath(path)) as file:
+        with open_regular(path) as file:
             # Through a file object: given a name, Pillow maps raw pixels into memory with the
             # height and width that they have once they are turned.
-            suffix = os.path.splitext(os.fspath(path))[1].lower()
-            formats = [*_SUFFIXES, "TGA"] if os.fsdecode(suffix) == _TGA else [*_SUFFIXES]
-            with Image.open(file, formats=formats) as image:
+            suffix = os.path.splitext(os.fsdecode(path))[1].lower()
+            formats = [*_SUFFIXES, "TGA"] if suffix == _TGA else [*_SUFFIXES]
+            try:
+                opened = Image.open(file, formats=formats)
+            except UnidentifiedImageError as error:
+                raise ImageFileError(_describe_unknown(file)) from error
+            with opened as image:
                 yield image
+    except ImageFileError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFileError(
             f"has more pixels than are taken to be safe ({error}). If you trust it, raise the "
             "limit: PIL.Image.MAX_IMAGE_PIXELS = None before it is read, or --max-pixels of the "
             "command."
         ) from error
-    except FileNotFoundError as error:
-        raise ImageFileError("does not exist: there is no such file.") from error
-    except PermissionError as error:
-        raise ImageFileError("cannot be read: this user has no permission to read it.") from error
-    except ImageFileError:
-        raise
+    except MemoryError as error:
+        raise ImageFileError("is too large for the memory of this machine.") from error
     except Exception as error:  # on broken files Pillow's readers raise nearly anything
-        raise ImageFileError(f"cannot be read as an image ({error}).") from error
+        raise ImageFileError(
+            f"cannot be read as an image ({error}): take it out or replace it."
+        ) from error
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an opened image, turned as its EXIF orientation says, by its header."""
     width, height = image.size
-    if image.format == "TIFF":  # some versions of Pillow have turned its size already
+    if image.format == "TIFF" and image.tile:  # some versions of Pillow have turned it already
         width, height = (
             image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
         )
@@ -139,14 +163,29 @@ def upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
-def _open_regular(path):
-    """Open a regular file to read bytes; a pipe or a device is refused, not waited for."""
-    if "\0" in os.fsdecode(path):
-        raise ImageFileError("has a name that no file can have (a NUL character).")
-    # Before, since opening a device may do something, and after, on what was opened.
-    _check_regular(os.stat(path))
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a regular file to read bytes; a pipe or a device is refused, not waited for.
+
+    Raises
+    ------
+    ImageFileError
+        If it is not one, or empty, or cannot be opened.
+    """
+    try:
+        # Before, since opening a device may do something, and after, on what was opened.
+        _check_regular(os.stat(path))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except ImageFileError:
+        raise
+    except FileNotFoundError as error:
+        hint = " Patterns are not expanded: give sorted(glob.glob(...))." * is_pattern(path)
+        raise ImageFileError(f"does not exist: there is no such file.{hint}") from error
+    except OSError as error:
+        loop = " (a link that leads back to itself)" * (error.errno == errno.ELOOP)
+        raise ImageFileError(f"cannot be opened: {error.strerror}{loop}.") from error
+    except ValueError as error:  # a NUL character
+        raise ImageFileError(f"has a name that no file can have ({error}).") from error
     try:
         status = os.fstat(file.fileno())
         _check_regular(status)
@@ -164,3 +203,28 @@ def _check_regular(status):
         raise ImageFileError("is a folder, not an image file.")
     if not stat.S_ISREG(status.st_mode):
         raise ImageFileError("is a pipe, socket or device, not an image file.")
+
+
+def _describe_unknown(file):
+    """What to say of a file that Pillow takes for no image of the formats that are read."""
+    file.seek(0)
+    header = file.read(8)
+    if header[:4] not in TiffImagePlugin.PREFIXES:
+        return (
+            f"cannot be read as an image (it is damaged, or in none of the formats that are read, "
+            f"{', '.join(_SUFFIXES)}): take it out or replace it."
+        )
+    if header[2] == 43:  # with offsets of 64 bits
+        header += file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
+    n_samples = tags.get(ExifTags.Base.SamplesPerPixel, len(bits))
+    kinds = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+    kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
+    return (
+        f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} {kind} "
+        f"sample{'s' * (n_samples != 1)} of {bits[0]} bits a pixel. Save it as 8 or 16 bits, or "
+        "grey as float32, or give it as an array (tifffile.imread reads it)."
+    )

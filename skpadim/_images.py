@@ -15,7 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
+from skpadim._deep_images import is_deep, read_deep
 from skpadim._gpu_copies import copied_ahead
 from skpadim._items import list_items
 from skpadim._pixels import read_image, read_stack, to_float
@@ -68,13 +70,17 @@ class Images(Sequence):
 
     def __getstate__(self):
         # A tensor that is a part of another would take all of it along to a worker; and a worker
-        # need not have this process's devices.
+        # need not have this process's devices. Pillow keeps its limit in a global variable.
         items = self.items
         if isinstance(items, torch.Tensor):
             items = _by_itself(items)
         elif isinstance(items, list):
-            items = [_by_itself(i) if isinstance(i, torch.Tensor) else i for i in items]
-        return {**vars(self), "items": items}
+            items = [_for_worker(item) for item in items]
+        return {**vars(self), "items": items, "max_pixels": Image.MAX_IMAGE_PIXELS}
+
+    def __setstate__(self, state):
+        Image.MAX_IMAGE_PIXELS = state.pop("max_pixels")
+        vars(self).update(state)
 
     def __getitem__(self, index):
         """One image as a tensor (3, height, width), uint8 or float32 in [0, 1]."""
@@ -96,9 +102,12 @@ class Images(Sequence):
             return self.items
         if not isinstance(self.items, np.ndarray) or self.items.ndim != 4:
             return None
-        if not self.items.flags.writeable or any(stride < 0 for stride in self.items.strides):
-            return None  # torch shares neither read-only nor flipped memory
-        return torch.from_numpy(self.items).permute(0, 3, 1, 2)
+        if not self.items.flags.writeable:
+            return None
+        try:
+            return torch.from_numpy(self.items).permute(0, 3, 1, 2)
+        except (TypeError, ValueError):  # it shares neither flipped memory nor all dtypes
+            return None
 
     def are_on_gpu(self) -> bool:
         """Whether any image is a tensor that is not in main memory."""
@@ -170,6 +179,14 @@ def _read_in_turn(images, batch_size, size, crop):
         if batch is None:
             batch = [images.read(index, size, crop) for index in range(start, stop)]
         yield batch
+
+
+def _for_worker(item):
+    if isinstance(item, torch.Tensor):
+        return _by_itself(item)
+    if isinstance(item, Image.Image) and getattr(item, "tile", None) and is_deep(item):
+        return read_deep(item)  # of which Pillow would send 8 bits
+    return item
 
 
 def _by_itself(tensor):

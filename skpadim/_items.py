@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
-from skpadim._image_files import list_images
+from skpadim._deep_images import DEEP_FORMATS, sample_bits
+from skpadim._image_files import ImageFileError, list_images, open_image
 
 _KINDS = (
     "an array (n, height, width, 3) or (n, height, width), a tensor (n, 3, height, width), or a "
     "list of paths, PIL images or arrays (height, width[, 3])"
 )
-_DTYPES = ("uint8", "uint16", "bfloat16", "float16", "float32", "float64")
 
 
 def list_items(X):
@@ -40,11 +41,15 @@ def list_items(X):
         If X is none of these.
     """
     if isinstance(X, (str, os.PathLike)):
+        if not os.fspath(X):
+            raise ValueError("X is an empty string; give the path of a folder, or a list.")
         if os.path.isfile(X):
             raise ValueError(f"X is the path of one file; put it in a list: [{os.fspath(X)!r}].")
         return list_images(X)
     if is_tensor(X):
-        return _check_stack(X, channel_axis=1)
+        return _check_stack(X)
+    if isinstance(X, Image.Image):
+        raise ValueError("X is a single PIL image; put it in a list: [X].")
     if hasattr(X, "iloc"):  # pandas
         if X.ndim == 2 and X.shape[1] != 1:
             raise ValueError(
@@ -52,15 +57,17 @@ def list_items(X):
                 "of the images, for instance X['path']."
             )
         return _check_list(list(X.iloc[:, 0] if X.ndim == 2 else X))
-    if isinstance(X, np.ndarray):
-        if X.dtype.kind in "OUT":  # objects or strings: paths, PIL images or arrays
-            return _check_list(list(X.ravel() if X.shape[1:] == (1,) else X))
-        return _check_stack(X, channel_axis=-1)
-    if isinstance(X, Image.Image):
-        raise ValueError("X is a single PIL image; put it in a list: [X].")
-    if isinstance(X, Sequence):
+    if isinstance(X, Sequence) and not isinstance(X, (bytes, bytearray, memoryview)):
         return _check_list(list(X))
-    hint = " Make a list of it: list(X)." if hasattr(X, "__iter__") else ""
+    if hasattr(X, "__array__"):
+        with _naming("X"):
+            X = as_plain_array(X)
+        return _check_array(X)
+    hint = ""
+    if isinstance(X, Mapping):
+        hint = " Give the images of it alone, for instance X['data'] or list(X.values())."
+    elif hasattr(X, "__iter__"):
+        hint = " Make a list of it: list(X)."
     raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{hint}")
 
 
@@ -83,26 +90,125 @@ def is_tensor(item) -> bool:
 
 
 def check_dtype(X):
-    """Check that pixels are 8- or 16-bit or floats."""
-    if str(X.dtype).removeprefix("torch.") not in _DTYPES:
+    """Check that pixels of an array or tensor are 8- or 16-bit or floats."""
+    dtype = getattr(X.dtype, "name", str(X.dtype)).removeprefix("torch.")  # in any byte order
+    if dtype in ("uint8", "uint16") or "float" in dtype or dtype == "longdouble":
+        return
+    advice = ""
+    if dtype == "bool":
+        advice = " Is it a mask? To take it for an image, give it times 255 as uint8."
+    elif dtype.startswith(("int", "uint")):
+        advice = " If they are 0 to 255, give X.astype(numpy.uint8); numpy.uint16 if 0 to 65535."
+    raise ValueError(
+        f"has pixels of dtype {dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), or "
+        f"floats in [0, 1].{advice}"
+    )
+
+
+def check_tensor(X):
+    """Check that a tensor has values in memory, one for each pixel."""
+    if X.is_meta:
+        raise ValueError("is a tensor on the meta device, without values.")
+    if X.is_nested or str(X.layout) != "torch.strided":
+        raise ValueError(f"is a tensor of layout {X.layout}: make it dense, with to_dense().")
+
+
+def as_plain_array(X) -> np.ndarray:
+    """An object with ``__array__`` as an array that is of no subclass."""
+    if np.ma.is_masked(X):
+        raise ValueError("is a masked array with masked values: fill them, X.filled(value).")
+    try:
+        return np.asarray(X)
+    except Exception as error:  # of any class of the user's
+        raise ValueError(f"cannot be made an array ({error}).") from error
+
+
+@contextmanager
+def _naming(name):
+    """Begin what a ValueError says by a name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error
+
+
+def _check_array(X):
+    """Check one array of paths, other items or pixels."""
+    if X.dtype.kind not in "OUST":
+        return _check_stack(X)
+    if X.ndim != 1 and X.shape[1:] != (1,):
         raise ValueError(
-            f"has pixels of dtype {X.dtype}; they must be uint8 (0 to 255), uint16 (0 to 65535), "
-            "or floats in [0, 1]."
+            f"X is an array of shape {X.shape} and dtype {X.dtype}. Paths, PIL images and arrays "
+            "must come in shape (n,) or (n, 1); of pixels, make numbers: X.astype(numpy.uint8)."
         )
+    return _check_list(list(X.ravel()))
 
 
 def _check_list(items):
     """Check that each item is a kind of image, by type only."""
+    checked = []
     for index, item in enumerate(items):
-        if not (isinstance(item, (str, os.PathLike, Image.Image, np.ndarray)) or is_tensor(item)):
+        is_array = hasattr(item, "__array__") and not isinstance(item, np.generic)
+        if not is_array and not isinstance(item, (str, os.PathLike, Image.Image)):
             raise TypeError(
-                f"X[{index}] is a {type(item).__name__} ({item!r:.60}); X must be {_KINDS}."
+                f"X[{index}] is a {type(item).__name__} ({item!r:.60}){_advice(item)}; X must be "
+                f"{_KINDS}."
             )
-    return items
+        with _naming(f"X[{index}]"):
+            checked.append(_file_of(item) or item)
+    return checked
 
 
-def _check_stack(X, channel_axis):
+def _advice(item):
+    """What to do with an item of a wrong type, to go into a message."""
+    if isinstance(item, bytes):
+        return ": of a path make a str, os.fsdecode(path), of a file's content a PIL image"
+    if hasattr(item, "toarray"):  # scipy.sparse
+        return ": give its toarray()"
+    if isinstance(item, (list, tuple)):
+        return ": of numbers make an array, numpy.asarray(X), of (image, label) give the images"
+    return ""
+
+
+def _file_of(item):
+    """The path of a PIL image's file, if its pixels are as they are there.
+
+    A PIL image that has not been read means what its file means: when Pillow reads it, it scrambles
+    some that are turned, and cuts deep colours to 8 bits.
+    """
+    if isinstance(item, os.DirEntry):  # cannot be pickled
+        return item.path
+    if not isinstance(item, ImageFile.ImageFile) or item.format not in DEEP_FORMATS:
+        return None
+    path = item.filename
+    if not path or not os.path.isfile(path):
+        return None
+    if item.tile or item.readonly:  # not read, or mapped and not changed
+        return path
+    if item.mode[0] not in "IF" and (bits := _bits_in(path)) > 8:
+        raise ValueError(
+            f"is a PIL image of which Pillow has kept 8 of {bits} bits a sample; give its path, "
+            f"{path!r}."
+        )
+    return None
+
+
+def _bits_in(path):
+    """Bits of a sample in an image file; 0 if it is not one any more."""
+    try:
+        with open_image(path) as image:
+            return sample_bits(image)
+    except ImageFileError:
+        return 0
+
+
+def _check_stack(X):
     """Check rank, channels and dtype of images in one array or tensor."""
+    channel_axis = 1 if is_tensor(X) else -1
+    with _naming("X"):
+        if is_tensor(X):
+            check_tensor(X)
+        check_dtype(X)
     if channel_axis == 1:
         layout, ndims = "(n, 3, height, width)", (4,)
     else:
@@ -117,8 +223,4 @@ def _check_stack(X, channel_axis):
         )
     if 0 in X.shape[1:]:
         raise ValueError(f"X has shape {tuple(X.shape)}: its images have no pixels.")
-    try:
-        check_dtype(X)
-    except ValueError as error:
-        raise ValueError(f"X {error}") from error
     return X

@@ -6,14 +6,15 @@ Pixels leave as tensors (3, height, width), uint8 or float32 in [0, 1].
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch.nn import functional as F
 
-from skpadim._items import check_dtype
+from skpadim._deep_images import is_deep, read_deep
+from skpadim._image_files import ImageFileError, open_image, upright
+from skpadim._items import as_plain_array, check_dtype, check_tensor
 
 
 def read_image(
@@ -28,13 +29,22 @@ def read_image(
     multi-page TIFF) are refused, but for the previews that cameras put behind a JPEG.
     """
     if isinstance(item, (str, os.PathLike)):
-        return _read_file(item, size, crop)
+        with open_image(item) as image:
+            pixels = _upright_pixels(image)
+        return _fit_pixels(pixels, size, crop)
     if isinstance(item, Image.Image):
-        return _from_pil(item, size, crop)
+        try:
+            pixels = _upright_pixels(item)
+        except ImageFileError:
+            raise
+        except Exception as error:  # of its file, which is read now; it may be closed
+            raise ValueError(f"is a PIL image that cannot be read ({error}).") from error
+        return _fit_pixels(pixels, size, crop)
     if isinstance(item, torch.Tensor):
-        image = _check_pixels(_channels_to_rgb(item))
-    elif isinstance(item, np.ndarray):
-        image = _from_array(item)
+        check_tensor(item)
+        image = _check_pixels(_channels_to_rgb(item.detach()))
+    elif hasattr(item, "__array__"):
+        image = _from_array(as_plain_array(item))
     else:
         raise TypeError(
             f"must be a path, a PIL image, an array or a tensor, not {type(item).__name__}."
@@ -80,51 +90,37 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
-def _read_file(path, size, crop):
-    """Read an image file (see :func:`read_image`)."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError("is a folder, not an image file.")
-    with ExitStack() as stack:
-        try:
-            image = stack.enter_context(Image.open(path))
-            image.load()
-        except FileNotFoundError as error:
-            raise ValueError("does not exist: there is no such file.") from error
-        except Exception as error:  # on broken files Pillow's readers raise nearly anything
-            empty = not os.path.exists(path) or os.path.getsize(path) == 0
-            problem = "is empty (0 bytes)" if empty else f"cannot be read as an image ({error})"
-            raise ValueError(f"{problem}: take it out or replace it.") from error
-        return _from_pil(image, size, crop)
-
-
-def _from_pil(image, size, crop):
-    """PIL image of any mode to a tensor (see :func:`read_image`)."""
+def _upright_pixels(image):
+    """PIL image to one of mode L or RGB, or to an array if it is deeper, turned upright."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ValueError(f"has {image.n_frames} frames; save the frame to be looked at as a file.")
-    image = _turn_upright(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        pixels = _from_array(_float_pixels(image))
-        return pixels if size is None else fit_to_size(pixels, size, crop)
-    image = _to_8_bit(image)
-    if size is not None and 0 not in image.size:
-        image = _fit_8_bit(image, size, crop)
-    return _from_array(np.array(image))
-
-
-def _turn_upright(image):
-    """Apply EXIF orientation; an image that stands upright is not copied."""
-    image.load()  # of some formats, what is known of the orientation comes after the pixels
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return image if orientation == 1 else ImageOps.exif_transpose(image)
-
-
-def _float_pixels(image):
-    """Pixels of a 16-bit grey image, scaled to [0, 1], or of one of floats as they are."""
+        raise ImageFileError(
+            f"has {image.n_frames} frames; save the frame to be looked at as a file."
+        )
+    if getattr(image, "tile", None) and is_deep(image):
+        return read_deep(image)
+    image = upright(image)
+    if image.mode[0] not in "IF":
+        return _to_8_bit(image)
+    pixels = np.array(image)
     if image.mode == "F":
-        return np.array(image)
+        return pixels
     # Older versions of Pillow say "I", 32-bit integers, for 16-bit images.
-    return np.asarray(image).astype(np.float32) / 65535
+    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65535:
+        raise ImageFileError(
+            f"has integers from {pixels.min()} to {pixels.max()}; deeper than 8 bits, they must "
+            "lie in 0 to 65535."
+        )
+    return pixels.astype(np.uint16)
+
+
+def _fit_pixels(pixels, size, crop):
+    """What :func:`_upright_pixels` gives to a tensor, resized and cropped if `size` is given."""
+    if isinstance(pixels, np.ndarray):
+        image = _from_array(pixels)
+        return image if size is None else fit_to_size(image, size, crop)
+    if size is not None and 0 not in pixels.size:
+        pixels = _fit_8_bit(pixels, size, crop)
+    return _from_array(np.array(pixels))
 
 
 def _to_8_bit(image):
@@ -133,10 +129,17 @@ def _to_8_bit(image):
         return image
     if image.mode in ("1", "LA"):  # grey: a third of the work that RGB would make
         return image.convert("L")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    # Before resizing, for which Pillow would weight pixels by alpha.
-    return image.convert("RGB")
+    try:
+        if image.mode in ("La", "RGBa"):  # colours times alpha
+            image = image.convert(image.mode.upper())
+        elif image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        # Before resizing, for which Pillow would weight pixels by alpha.
+        return image.convert("RGB")
+    except ValueError as error:  # LAB, for one
+        raise ImageFileError(
+            f"has colours that are not read ({image.mode}): save it as RGB."
+        ) from error
 
 
 def _fit_8_bit(image, size, crop):
@@ -158,13 +161,16 @@ def _centre(size, crop):
 
 def _from_array(array):
     """Array (height, width[, channels]) to a tensor (3, height, width)."""
-    if array.dtype == np.uint16:  # torch can do little with this type
-        array = array.astype(np.float32) / 65535
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ValueError(
             f"has shape {array.shape}; an array must be (height, width) or (height, width, 3)."
         )
     check_dtype(array)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype == np.uint16:  # torch can do little with this type
+        array = array.astype(np.float32) / 65535
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch shares neither read-only nor flipped memory
     pixels = torch.from_numpy(array)
@@ -192,16 +198,24 @@ def _check_pixels(image):
         raise ValueError(f"has no pixels (shape {tuple(image.shape)}).")
     if image.dtype == torch.uint8:
         return image
+    rounding = max(1e-6, torch.finfo(image.dtype).eps)
     image = image.to(torch.float32)
     low, high = image.min().item(), image.max().item()  # NaN comes through both
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("has NaN or infinite pixels.")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"has floats from {low:.4g} to {high:.4g}; floats must lie in [0, 1]: divide 8-bit "
-            "values by 255, or give them as uint8."
-        )
-    return image
+    if low >= 0 and high <= 1:
+        return image
+    if low >= -rounding and high <= 1 + rounding:
+        return image.clamp(0, 1)
+    if low < -rounding:
+        advice = "give them as they are before they are standardised"
+    elif high > 2:
+        advice = "divide 8-bit values by 255 and 16-bit ones by 65535, or give them as integers"
+    else:
+        advice = "clip them, if they only overshoot, or divide them all by one number"
+    raise ValueError(
+        f"has floats from {low:.8g} to {high:.8g}; floats must lie in [0, 1]: {advice}."
+    )
 
 
 def _to_pil(image):

@@ -1,0 +1,159 @@
+"""Image files of more than 8 bits a sample: read whole, or refused. Needs no torch.
+
+Of deep colours Pillow keeps 8 bits without a word, and it scales some deep greys wrongly.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from skpadim._image_files import ImageFileError, upright
+
+# Formats that can have more than 8 bits a sample.
+DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF")
+_WHITE_IS_ZERO = 0
+_PLANES_APART = 2
+_ADVICE = "give it as an array (tifffile or imageio read it), or save it as 8-bit"
+
+
+def sample_bits(image: Image.Image) -> int:
+    """Bits of a sample in the file of an image that was opened and not read yet."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+    if image.format == "PPM":
+        maxval = image.tile[0][3][-1]  # of the decoders that scale; else of a string, or a stride
+        return maxval.bit_length() if isinstance(maxval, int) and maxval > 0 else 8
+    if image.format not in DEEP_FORMATS:
+        return 8
+    place = image.fp.tell()
+    image.fp.seek(0)
+    header = image.fp.read(2**16)
+    image.fp.seek(place)
+    if image.format == "PNG":
+        return header[24]
+    if image.format == "JPEG2000":
+        start = header.find(b"\xff\x4f\xff\x51")
+        if start < 0:
+            return 16  # or fewer: it cannot be told
+        first = start + 42
+        return max(
+            (depth & 0x7F) + 1 for depth in header[first : first + 3 * header[first - 1] : 3]
+        )
+    configuration = header.find(b"av1C")
+    return 16 if configuration < 0 or header[configuration + 6] & 0x40 else 8
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that was opened and not read yet has more than 8 bits a sample."""
+    return image.mode[0] in "IF" or sample_bits(image) > 8
+
+
+def read_deep(image: Image.Image) -> np.ndarray:
+    """Upright pixels of an image that was opened and not read yet.
+
+    Returns
+    -------
+    pixels : ndarray of shape (height, width) or (height, width, 3 or 4)
+        uint16 from 0 to 65535, or float32 as they are in the file.
+
+    Raises
+    ------
+    ImageFileError
+        If its kind cannot be read exactly.
+    """
+    return _read_grey(image) if image.mode[0] in "IF" else _read_colours(image)
+
+
+def _read_grey(image):
+    """Pixels of a grey image, of which Pillow keeps all bits (see :func:`read_deep`)."""
+    bits = 16
+    if image.format == "TIFF":
+        bits = sample_bits(image)
+        if image.mode == "I":
+            raise ImageFileError(
+                f"has {'signed' if bits == 16 else 'signed or unsigned'} {bits}-bit integers; they "
+                "must be unsigned, 8 or 16 bits: scale them, or give them as floats in [0, 1]."
+            )
+        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
+            raise ImageFileError(f"is a TIFF image whose white is 0, of {bits} bits: {_ADVICE}.")
+    if image.mode == "F":
+        # libtiff gives them in this machine's byte order, which Pillow forgets.
+        is_swapped = image.tile[0][0] == "libtiff"
+        return _decode(image, lambda _: "F;32NF") if is_swapped else np.array(upright(image))
+    pixels = np.asarray(upright(image))
+    return _to_16_bit(pixels, 4095 if bits == 12 else 65535)
+
+
+def _read_colours(image):
+    """Pixels of a colour image, of which Pillow keeps 8 bits (see :func:`read_deep`).
+
+    Pillow can be told which byte of a 16-bit sample to keep, and decodes twice.
+    """
+    file = image.fp
+    decoder, _, offset, args = image.tile[0]
+    if decoder == "ppm":
+        shape = image.height, image.width, 3
+        file.seek(offset)
+        values = np.frombuffer(file.read(2 * np.prod(shape)), dtype=">u2")
+        if len(values) < np.prod(shape):
+            raise ImageFileError("cannot be read as an image (it is truncated).")
+        return _to_16_bit(values.reshape(shape), args[1])
+    if image.format == "PNG" and args == "LA;16B":
+        # Read as if its two bytes of grey and two of alpha were four samples.
+        pixels = _decode(image, lambda _: "RGBA").astype(np.uint16)
+        return pixels[..., 0] << 8 | pixels[..., 1]
+    high, low = _byte_orders(image)
+    samples = [_samples(tile) for tile in image.tile]
+    if sample_bits(image) != 16 or not set(samples) <= {"RGB", "RGBA", "RGBX", "R", "G", "B", "A"}:
+        raise _refusal(image)
+    pixels = _decode(image, lambda samples: f"{samples};16{high}").astype(np.uint16)
+    return pixels << 8 | _decode(image, lambda samples: f"{samples};16{low}")
+
+
+def _byte_orders(image):
+    """The byte orders by which Pillow is told to keep the high and the low bytes of samples."""
+    if image.format == "PNG":
+        return "B", "L"
+    if image.format != "TIFF":
+        raise _refusal(image)
+    if image.tile[0][0] != "libtiff":
+        return ("B", "L") if image.tag_v2.prefix == b"MM" else ("L", "B")
+    if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == _PLANES_APART:
+        raise _refusal(image)  # it keeps the high bytes whatever it is told
+    return ("L", "B") if sys.byteorder == "little" else ("B", "L")
+
+
+def _decode(image, raw_mode):
+    """Upright pixels of an image's file; `raw_mode` makes the raw mode of a tile's samples."""
+    again = Image.open(image.fp, formats=[image.format])
+    tiles = []
+    for tile in again.tile:
+        decoder, extents, offset, args = tile
+        mode = raw_mode(_samples(tile))
+        fields = decoder, extents, offset, mode if isinstance(args, str) else (mode, *args[1:])
+        tiles.append(tile._make(fields) if hasattr(tile, "_make") else fields)
+    again.tile = tiles
+    return np.asarray(upright(again))
+
+
+def _samples(tile):
+    """Which samples a tile has, as the raw mode that it is decoded by begins: RGB, or only R."""
+    args = tile[3]
+    return (args if isinstance(args, str) else args[0]).partition(";")[0]
+
+
+def _to_16_bit(values, highest):
+    """Values from 0 to `highest` as uint16 from 0 to 65535."""
+    if highest == 65535:
+        return values.astype(np.uint16)
+    return np.rint(np.minimum(values, highest) * (65535 / highest)).astype(np.uint16)
+
+
+def _refusal(image):
+    return ImageFileError(
+        f"is a {image.format} image of {sample_bits(image)}-bit colours in a layout ({image.mode})"
+        f" of which only 8 bits can be read: {_ADVICE}."
+    )
