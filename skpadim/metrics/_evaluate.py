@@ -53,7 +53,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     ------
     TypeError, ValueError
         If lengths differ, a label or a mask is not of the accepted kind, labels are all the same,
-        the detector makes no maps, a mask has another size than its image, a good image has anomalous pixels, or an anomalous one has no mask.
+        the detector makes no maps, a mask has another size than its image, a good image has
+        anomalous pixels, or an anomalous one has no mask.
 
     Examples
     --------
