@@ -1,4 +1,4 @@
-"""Labels, groups, scores and masks of any container, to NumPy arrays, or why there is no such array.
+"""Labels, groups, scores and masks of any container: to NumPy arrays, or why they cannot be.
 
 Nothing here imports torch: without it there are no tensors.
 """

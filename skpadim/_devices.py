@@ -9,23 +9,17 @@ from contextlib import contextmanager
 
 import torch
 
-
 # The device that each estimator's user was told is missing.
 _told: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
 
 
-def resolve_device(
-    device: str | torch.device, *, fall_back_for: object | None = None
-) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
     """Turn the `device` parameter into a device that is there.
 
     Parameters
     ----------
     device : str or torch.device
         ``"auto"`` is the GPU if torch sees one (CUDA or ROCm), else the CPU.
-    fall_back_for : estimator, default=None
-        Fitted: it uses the CPU where the device asked for is missing, with a warning the first
-        time. A model that was fitted on a GPU also scores on a machine without one.
 
     Returns
     -------
@@ -34,32 +28,40 @@ def resolve_device(
     Raises
     ------
     ValueError
-        If the device is unknown, or missing and `fall_back_for` is None.
+        If the device is unknown or missing.
     """
     if device == "auto":
         return _numbered(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device={device!r} is not a device that torch knows: use 'auto', 'cpu', 'cuda' or "
-            "'cuda:1', for instance."
-        ) from error
-    problem = _why_missing(resolved)
+    problem = _why_missing(_known(device))
     if problem is None:
-        return _numbered(resolved)
-    if fall_back_for is None:
-        is_cpu_build = torch.version.cuda is None and torch.version.hip is None
-        other = " This torch is built without GPUs; others are." if is_cpu_build else ""
-        raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.{other}")
-    if _told.get(fall_back_for) != str(device):
-        _told[fall_back_for] = str(device)
+        return _numbered(torch.device(device))
+    is_cpu_build = torch.version.cuda is None and torch.version.hip is None
+    other = " This torch is built without support for GPUs." if is_cpu_build else ""
+    raise ValueError(f"device={device!r}: {problem} Use device='cpu' or device='auto'.{other}")
+
+
+def available_device(device: str | torch.device, estimator: object) -> str | torch.device:
+    """The `device` parameter of a fitted estimator, or the CPU where that device is missing.
+
+    A model that was fitted on a GPU also scores on a machine without one, with a warning the
+    first time.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown.
+    """
+    problem = None if device == "auto" else _why_missing(_known(device))
+    if problem is None:
+        return device
+    if _told.get(estimator) != str(device):
+        _told[estimator] = str(device)
         warnings.warn(
             f"device={device!r}: {problem} The CPU is used instead; set_params(device='auto') "
             "uses what there is, without this warning.",
             stacklevel=3,
         )
-    return torch.device("cpu")
+    return "cpu"
 
 
 @contextmanager
@@ -85,6 +87,17 @@ def full_float32(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def _known(device: str | torch.device) -> torch.device:
+    """The device as torch knows it, there or not."""
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows: use 'auto', 'cpu', 'cuda' or "
+            "'cuda:1', for instance."
+        ) from error
 
 
 def _numbered(device: torch.device) -> torch.device:

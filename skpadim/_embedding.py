@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from skpadim._devices import arithmetic_of, full_float32, resolve_device
+from skpadim._devices import arithmetic_of, available_device, full_float32, resolve_device
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
@@ -362,8 +362,12 @@ class PatchEmbedder(
         self, n_images: int, device: torch.device | str | None = None
     ) -> torch.Tensor:
         """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
-        device = device or resolve_device(self.device, fall_back_for=self)
+        device = device or self._device()
         return empty((n_images, *self.grid_, self.n_features_out_), device=device)
+
+    def _device(self):
+        """Where to compute, once fitted."""
+        return resolve_device(available_device(self.device, self))
 
     def embed_all(
         self,
@@ -385,7 +389,7 @@ class PatchEmbedder(
         -------
         embeddings : tensor of shape (n_samples, height, width, n_features), float32
         """
-        device = resolve_device(self.device, fall_back_for=self)
+        device = self._device()
         in_place = out is None or out.device.type == device.type == "cpu"
         out = self.new_embeddings(len(images), device) if out is None else out
         filled = 0
@@ -419,7 +423,7 @@ class PatchEmbedder(
         """
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        device = resolve_device(self.device, fall_back_for=self)
+        device = self._device()
         with tqdm(
             total=len(images),
             desc=description,

@@ -26,7 +26,8 @@ def check_groups(groups, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     TypeError, ValueError
-        If `groups` is sparse or has masked values, has another shape, a label is missing, or labels cannot be sorted.
+        If `groups` is sparse or has masked values, has another shape, a label is missing, or
+        labels cannot be sorted.
     """
     check_dense(groups, "groups")
     if is_tensor(groups):

@@ -78,13 +78,15 @@ def are_labels(y) -> bool:
 
 def check_both_kinds(anomalous: np.ndarray, name: str) -> None:
     """Raise if all images are anomalous, or none is."""
-    if anomalous.all() or not anomalous.any():
-        given, missing = ("good", "anomalous") if not anomalous.any() else ("anomalous", "good")
-        raise ValueError(
-            f"{name} has only one kind of image, {given} ones: metrics compare the two, so at "
-            f"least one {missing} image ({'-1' if missing == 'anomalous' else '+1'}) is needed. "
-            f"{USE_NORMAL_FOLD}"
-        )
+    for is_there, missing, kind in (
+        (anomalous.any(), "anomalous (-1)", "good"),
+        (not anomalous.all(), "good (+1)", "anomalous"),
+    ):
+        if not is_there:
+            raise ValueError(
+                f"{name} has only one kind of image, {kind} ones: metrics compare the two, so at "
+                f"least one {missing} image is needed too."
+            )
 
 
 def _some_values(labels):

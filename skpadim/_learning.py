@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skpadim._devices import resolve_device
+from skpadim._devices import available_device, resolve_device
 from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
@@ -276,7 +276,7 @@ def _add(moments, part):
 
 def _max_embeddings_bytes(embedder):
     """Of embeddings that are held at a time where the embedder computes."""
-    device = resolve_device(embedder.device, fall_back_for=embedder)
+    device = resolve_device(available_device(embedder.device, embedder))
     if device.type != "cuda":
         return MAX_EMBEDDINGS_BYTES
     free, _ = torch.cuda.mem_get_info(device)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from skpadim._arrays import as_array
+from skpadim._deep_images import is_deep, read_deep
 from skpadim._image_files import ImageFileError, open_image, upright, upright_size
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
@@ -59,7 +60,8 @@ class MaskFiles:
         """Values of a file (height, width), the largest of its channels but for alpha."""
         try:
             with open_image(path) as image:
-                image = _upright_frame(image)
+                _check_frames(image)
+                image = upright(image)
                 values = np.asarray(image.convert("L") if image.mode == "1" else image)
                 if values.ndim == 3:
                     bands = image.getbands()
@@ -236,7 +238,7 @@ def _read_array(array, name):
 def _read_picture(image):
     """PIL image of a mask to bool: normal where black."""
     try:
-        values = _brightness(_upright_frame(image))
+        values = _brightness(image)
     except (OSError, SyntaxError) as error:  # one that was opened by the caller, and not loaded
         raise ImageFileError(f"cannot be read as an image ({error}).") from error
     found = np.unique(values)
@@ -277,29 +279,23 @@ def _is_black_and_white(values, found):
 
 
 def _brightness(image):
-    """Values (height, width) of a mask, of colours the brightest channel's; black is 0."""
-    if image.mode[0] in "IF":  # 16 or 32 bits, grey
-        values = np.asarray(image)
-        # Older versions of Pillow say "I", signed 32-bit integers, for unsigned 16-bit images.
-        fits = values.dtype.kind == "i" and values.min() >= 0 and values.max() < 2**16
-        return values.astype(np.uint16) if fits else values
-    has_alpha = image.mode[-1] in "Aa" or (image.mode == "P" and "transparency" in image.info)
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
-    pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    """Values (height, width) of an opened mask, of colours the brightest channel's; black is 0."""
+    pixels = _pixels(image)
+    if pixels.ndim == 2:
+        return pixels
+    white = np.iinfo(pixels.dtype).max
     colours = pixels[..., :3]
-    brightest = colours.max(axis=2)
-    one_colour = (colours == colours[0, 0]).all()
-    values = brightest
-    if has_alpha:
+    values = colours.max(axis=2)
+    has_one_colour = (colours == colours[0, 0]).all()
+    if pixels.shape[2] == 4:
         alpha = pixels[..., 3]
         is_cut_out = alpha.min() < alpha.max()
-        if one_colour:
-            values = alpha if is_cut_out else np.minimum(brightest, alpha)
+        if has_one_colour:
+            values = alpha if is_cut_out else np.minimum(values, alpha)
         elif is_cut_out:  # what is transparent is normal, as on black
-            values = np.round(brightest * (alpha / 255)).astype(np.uint8)
+            values = np.round(values * (alpha / white)).astype(pixels.dtype)
     is_grey = (colours == colours[..., :1]).all()
-    if not (is_grey or one_colour) and values.min() > 31:
+    if not (is_grey or has_one_colour) and values.min() > white // 8:
         shown = np.unique(colours.reshape(-1, 3), axis=0)
         raise ImageFileError(
             f"has {len(shown)} colours ({', '.join(str(tuple(c)) for c in shown[:3].tolist())}"
@@ -309,13 +305,31 @@ def _brightness(image):
     return values
 
 
-def _upright_frame(image):
-    """The only frame of an opened image, turned as its EXIF orientation says."""
+def _pixels(image):
+    """Upright pixels of an opened mask, (height, width) or (height, width, 3 or 4)."""
+    _check_frames(image)
+    if image.mode != "I" and getattr(image, "tile", None) and is_deep(image):
+        return read_deep(image)
+    image = upright(image)
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+        # Older versions of Pillow say "I", signed 32-bit integers, for unsigned 16-bit images.
+        fits = values.dtype.kind == "i" and 0 <= values.min() <= values.max() < 2**16
+        return values.astype(np.uint16) if fits else values
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("La", "RGBa"):  # colours times alpha
+        image = image.convert(image.mode.upper())
+    has_alpha = image.mode[-1] == "A" or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _check_frames(image):
+    """Refuse a file with several frames, but for the previews that cameras put behind a JPEG."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise ImageFileError(
             f"has {image.n_frames} frames; save the one that is the mask as a file of its own."
         )
-    return upright(image)
 
 
 def _describe(values):

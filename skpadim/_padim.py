@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._devices import resolve_device
+from skpadim._devices import available_device, resolve_device
 from skpadim._digests import image_digests, warn_of_learned_samples
 from skpadim._embedding import (
     EMBEDDING_CONSTRAINTS,
@@ -505,8 +505,8 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         check_unchanged(self, self._fitted_parameters)
         names = ("batch_size", "compile", "memory", "verbose")
         settings = {name: getattr(self, name) for name in names}
-        # Resolved here, so that neither the embedder nor its copies with the workers warn as well.
-        device = resolve_device(self.device, fall_back_for=self)
+        # Found here, so that neither the embedder nor its copies with the workers warn as well.
+        device = available_device(self.device, self)
         return self.embedder_.set_params(device=device, **settings)
 
     def _map_maker(self):

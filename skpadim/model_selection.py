@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_random_state
 
 from skpadim._groups import check_groups
 from skpadim._labels import check_labels, find_good
@@ -74,7 +74,6 @@ class _GoodTrainingFold(BaseCrossValidator):
             stand for good), or if there are too few images or groups for every fold to hold its
             share.
         """
-        X, y, groups = indexable(X, y, groups)
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         labels = np.ones(n_samples, int) if y is None else check_labels(y, n_samples)
         find_good(labels, n_samples)

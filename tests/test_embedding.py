@@ -174,6 +174,7 @@ def test_series_of_paths_and_arrays_give_the_same_embeddings(parts, folder):
         ({"n_features": 0}, "'n_features' parameter of PatchEmbedder must be"),
         ({"weights": "/nowhere/w.pth"}, "'/nowhere/w.pth' is not a file"),
         ({"device": "tpu9"}, "device='tpu9' is not a device that torch knows"),
+        ({"device": "meta"}, "device='meta': tensors have no values there.*device='cpu'"),
         ({"image_size": 8}, "smaller than the stride of layer3 of resnet18, 16"),
         ({"image_size": (64, 64, 64)}, r"image_size=.* a pair \(height, width\)"),
         ({"crop_size": 65}, "crop_size=65 is larger than image_size=64"),
@@ -245,3 +246,14 @@ def test_gpu_gives_the_cpus_embeddings(images, backbone):
     embeddings = on_gpu.fit_transform(images)
     assert embeddings.device.type == "cuda"
     np.testing.assert_allclose(embeddings.cpu().numpy(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_embedder_of_a_gpu_says_once_that_there_is_none(images):
+    embedder = make_embedder("filter_bank", device="cpu").fit()
+    expected = embedder.transform(images)
+    embedder.device = "cuda"  # as if it had been fitted there
+    with pytest.warns(UserWarning, match="no CUDA GPU.*device='auto'") as caught:
+        for _ in range(2):
+            np.testing.assert_array_equal(embedder.transform(images), expected)
+    assert len(caught) == 1

@@ -145,7 +145,8 @@ def test_bad_labels(y, message):
 @pytest.mark.parametrize(
     ("y", "groups", "message"),
     [
-        (_labels(6, 6), None, "needs groups"),
+        (_labels(6, 6), None, "needs groups.*to fit of a search.*enable_metadata_routing=True"),
+        (_labels(2, 2), ["a", None, "b", "c"], "no label for 1 of 4"),
         (_labels(6, 6), np.repeat([0, 1], 6), "groups has 2 different values"),
         (_labels(9, 3), np.r_[np.arange(9), 9, 9, 9], "no defective image to test on"),
     ],
@@ -153,6 +154,18 @@ def test_bad_labels(y, message):
 def test_bad_groups(y, groups, message):
     with pytest.raises(ValueError, match=message):
         next(NormalGroupFold(3).split(y, y, groups))
+
+
+def test_groups_of_a_search_are_not_ignored_in_silence(parts, make_detector):
+    search = GridSearchCV(
+        make_detector(calibration=None), {"sigma": [2.0]}, cv=NormalFold(2), scoring="roc_auc"
+    )
+    for routing in (False, True):
+        with (
+            config_context(enable_metadata_routing=routing),
+            pytest.warns(UserWarning, match="NormalGroupFold keeps them together"),
+        ):
+            search.fit(parts.data, parts.target, groups=np.arange(len(parts.data)))
 
 
 def test_groups_are_not_ignored_in_silence():

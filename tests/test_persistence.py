@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -81,6 +82,21 @@ def test_a_model_fitted_on_a_gpu_scores_on_the_cpu_with_a_warning(good, make_det
     again = pickle.loads(pickle.dumps(detector))
     with pytest.warns(UserWarning, match="no CUDA GPU on this machine. The CPU is used instead"):
         np.testing.assert_array_equal(again.score_samples(good), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was said
+        again.predict(good)
+        again.partial_fit(good[:1])
+    with pytest.warns(UserWarning, match="device='cuda:1'"):
+        again.set_params(device="cuda:1").score_samples(good)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_workers_do_not_repeat_that_there_is_no_gpu(good, make_detector, capfd):
+    detector = make_detector(batch_size=4).fit(good).set_params(device="cuda", n_jobs=2)
+    with pytest.warns(UserWarning, match="CPU is used") as caught:
+        detector.score_samples(good)
+    assert len(caught) == 1
+    assert "CPU is used" not in capfd.readouterr().err
 
 
 def test_a_memory_mapped_model_scores_without_a_warning(good, make_detector, tmp_path):

@@ -13,6 +13,25 @@ from skpadim._version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
+# Columns of a row that figures depend on: what `settings_of` and `versions` tell.
+SETTINGS = (
+    "dataset",
+    "backbone",
+    "weights",
+    "layers",
+    "n_features",
+    "projection",
+    "image_size",
+    "crop_size",
+    "regularization",
+    "sigma",
+    "precision",
+    "seed",
+    "resolution",
+    "skpadim_version",
+    *(f"{name}_version" for name in _PACKAGES),
+)
+
 
 def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) -> dict[str, str]:
     """Settings that figures depend on, as text; "auto" is written out.

@@ -31,7 +31,7 @@ def test_values_are_those_of_the_functions(pairs):
     values = PixelMetrics(max_fpr=(0.3, 0.01), saturation=0.5).update(masks, maps).compute()
     f1, threshold = pixel_f1_max(masks, maps)
     labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
-    image_f1, image_threshold = image_f1_max(labels, scores)
+    image_f1, image_threshold = image_f1_max(np.where(labels, -1, 1), scores)
     assert values == {
         "pixel_roc_auc": pixel_roc_auc_score(masks, maps),
         "pixel_average_precision": pixel_average_precision_score(masks, maps),

@@ -7,9 +7,17 @@ import pytest
 import sklearn
 import torch
 from PIL import Image
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    cross_val_score,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
+from skpadim import PatchEmbedder, PatchGaussian
 from skpadim.datasets import load_mvtec_ad, read_masks
 from skpadim.metrics import (
     PixelMetrics,
@@ -21,6 +29,7 @@ from skpadim.metrics import (
     pixel_roc_auc_scorer,
 )
 from skpadim.metrics._geometry import Window
+from skpadim.model_selection import NormalFold
 
 
 @pytest.fixture
@@ -32,6 +41,10 @@ def fitted(make_detector, good):
 def routing():
     with sklearn.config_context(enable_metadata_routing=True):
         yield
+
+
+def labels_of(masks):
+    return np.where(masks.any(axis=(1, 2)), -1, 1)
 
 
 class Maps:
@@ -53,7 +66,7 @@ def test_the_row_has_the_metrics_of_the_maps(fitted, parts):
     scores = -fitted.score_samples(parts.data)
     assert row["image_f1_max"] == image_f1_max(parts.target, scores)[0]
     assert row["image_f1_max_threshold"] == pytest.approx(image_f1_max(parts.target, scores)[1])
-    for y in (parts.target == -1, (parts.target == -1).astype(int), pd.Series(parts.target)):
+    for y in (parts.target.tolist(), parts.target.astype(float), pd.Series(parts.target)):
         assert evaluate(fitted, parts.data, y, parts.masks, exact=True) == row
 
 
@@ -81,7 +94,7 @@ def test_no_more_than_a_batch_of_maps_is_alive_at_a_time():
     maps = np.random.default_rng(0).normal(size=(40, 8, 8))
     masks = np.zeros((40, 8, 8), bool)
     masks[20:, :2, :2] = True
-    evaluate(Counting(), maps, masks.any(axis=(1, 2)), masks)
+    evaluate(Counting(), maps, labels_of(masks), masks)
     assert max(alive) <= 2
 
 
@@ -191,10 +204,10 @@ def test_other_detectors_maps_show_whole_images():
     masks = rng.random((9, 12, 15)) < 0.1
     masks[:3] = False
     maps = rng.normal(size=masks.shape)
-    row = evaluate(Maps(), maps, masks.any(axis=(1, 2)), masks, exact=True)
+    row = evaluate(Maps(), maps, labels_of(masks), masks, exact=True)
     assert row["aupro_0.3"] == aupro_score(masks, maps.astype(np.float32))
     large = masks.repeat(2, axis=1).repeat(2, axis=2)
-    assert evaluate(Maps(), maps, masks.any(axis=(1, 2)), large, exact=True) == row
+    assert evaluate(Maps(), maps, labels_of(masks), large, exact=True) == row
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def test_other_detectors_maps_show_whole_images():
         ([1, -1], [None, np.eye(4)], "more images than the 2 masks"),
         ([1, -1, -1, 1], [None, np.eye(4), np.eye(4), None], "X has 3 images and masks has 4"),
         ([1, -1], [None] * 3, "3 masks and y has 2 labels"),
-        ([1, -1, 7], [None] * 3, "y has the values -1, 1, 7"),
+        ([1, -1, 7], [None] * 3, "y has the labels -1, 1, 7; use"),
         ([1, -1, -1], [None, "nowhere.png", None], r"masks\[1\] \(nowhere.png\) cannot be read"),
         ([1, -1, -1], [None, np.zeros((4, 4, 3)), None], r"masks\[1\] has shape \(4, 4, 3\)"),
         ([1, -1, -1], [None, np.full((4, 4), 3), None], r"masks\[1\] has 1 values up to 3"),
@@ -221,6 +234,46 @@ def test_misuse_is_refused():
         evaluate(Maps(), np.zeros((1, 4, 4)), [1], "masks.png")
     with pytest.raises(ValueError, match="resolution='full' must be"):
         evaluate(Maps(), np.zeros((1, 4, 4)), [1], [None], resolution="full")
+
+
+@pytest.mark.parametrize(
+    ("y", "missing"),
+    [([1, 1, 1], r"anomalous \(-1\) image"), ([-1, -1, -1], r"good \(\+1\) image")],
+)
+def test_an_image_of_each_kind_is_needed(y, missing):
+    masks = [None if label == 1 else np.eye(4) for label in y]
+    with pytest.raises(ValueError, match=f"y has only one kind of image.* {missing} is needed"):
+        evaluate(Maps(), np.zeros((3, 4, 4)), y, masks)
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda y: y == -1, lambda y: (y == -1) * 1, lambda y: (y == 1) * 1]
+)
+def test_labels_that_could_mean_either_are_refused_as_by_a_fit(
+    fitted, make_detector, parts, convert
+):
+    y = convert(parts.target)
+    calls = [
+        lambda: make_detector().fit(parts.data, y),
+        lambda: make_detector().partial_fit(parts.data, y),
+        lambda: PatchGaussian().fit(np.zeros((len(y), 2, 2, 3)), y),
+        lambda: evaluate(fitted, parts.data, y, parts.masks),
+        lambda: image_f1_max(y, np.zeros(len(y))),
+        lambda: next(NormalFold(2).split(y, y)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"has the labels (False, True|0, 1); use \+1 .*where"):
+            call()
+
+
+def test_what_makes_no_maps_is_refused(parts):
+    pipeline = make_pipeline(PatchEmbedder("filter_bank"), PatchGaussian())
+    for call in (
+        lambda: evaluate(pipeline, parts.data, parts.target, parts.masks),
+        lambda: aupro_scorer(pipeline, parts.data, masks=parts.masks),
+    ):
+        with pytest.raises(TypeError, match="Pipeline has no iter_anomaly_maps.*PadimDetector"):
+            call()
 
 
 def test_scorers_score_maps(fitted, parts):
@@ -293,13 +346,75 @@ def test_several_scorers_share_masks(make_detector, parts, routing):
     assert (scores["test_aupro"] > 0).all()
 
 
+HOW = r"set_config\(enable_metadata_routing=True\).*masks=True\).*masks=masks.*cross_validate"
+
+
+@pytest.mark.parametrize("kind", ["search", "halving", "cross_validate", "cross_val_score"])
+def test_masks_without_metadata_routing_are_refused_with_word_of_it(make_detector, parts, kind):
+    X, y, masks, detector = parts.data, parts.target, parts.masks, make_detector()
+    grid, settings = {"sigma": [2.0]}, {"cv": NormalFold(2), "scoring": aupro_scorer}
+    calls = {
+        "search": lambda: GridSearchCV(detector, grid, **settings).fit(X, y, masks=masks),
+        "halving": lambda: HalvingGridSearchCV(detector, grid, **settings).fit(X, y, masks=masks),
+        "cross_validate": lambda: cross_validate(
+            detector, X, y, params={"masks": masks}, **settings
+        ),
+        "cross_val_score": lambda: cross_val_score(
+            detector, X, y, params={"masks": masks}, **settings
+        ),
+    }
+    with pytest.raises(ValueError, match=f"PadimDetector.fit takes no masks.*{HOW}"):
+        calls[kind]()
+
+
+def test_a_request_without_metadata_routing_is_refused():
+    with pytest.raises(RuntimeError, match=f"no effect.*{HOW}"):
+        pixel_roc_auc_scorer.set_score_request(masks=True)
+
+
+def test_masks_that_are_forgotten_are_asked_for(make_detector, parts, routing):
+    with pytest.warns(UserWarning, match=f"(?s)Scoring failed.*aupro_scorer needs masks.*{HOW}"):
+        cross_val_score(
+            make_detector(calibration=None),
+            parts.data,
+            parts.target,
+            cv=NormalFold(2),
+            scoring=aupro_scorer,
+        )
+
+
+def test_a_scorer_asks_for_masks_by_itself(make_detector, parts, routing):
+    settings = {"cv": NormalFold(2), "params": {"masks": parts.masks}, "error_score": "raise"}
+    detector = make_detector(calibration=None)
+    scores = [
+        cross_val_score(detector, parts.data, parts.target, scoring=scorer, **settings)
+        for scorer in (aupro_scorer, aupro_scorer.set_score_request(masks=True))
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_folds_of_one_kind_are_told_of_the_folds_that_are_not(make_detector, parts, routing):
+    good_first = np.argsort(-parts.target, kind="stable")
+    X, y, masks = parts.data[good_first], parts.target[good_first], parts.masks[good_first]
+    with pytest.raises(ValueError, match=r"no anomalous pixel.*NormalFold\(...\)"):
+        GridSearchCV(
+            make_detector(calibration=None),
+            {"sigma": [2.0]},
+            cv=3,
+            scoring=aupro_scorer,
+            error_score="raise",
+        ).fit(X, y, masks=masks)
+    with pytest.raises(ValueError, match=r"no image labelled \+1.*NormalFold\(...\)"):
+        make_detector().fit(X[y == -1], y[y == -1])
+
+
 def test_a_request_leaves_the_scorer_as_it_was_and_survives_pickling(routing, tmp_path):
-    asking = aupro_scorer.set_score_request(masks=True)
+    asking = aupro_scorer.set_score_request(masks="truth")
     assert asking is not aupro_scorer
-    assert aupro_scorer.get_metadata_routing().score.requests == {"masks": None}
+    assert aupro_scorer.get_metadata_routing().score.requests == {"masks": True}
     joblib.dump(asking, tmp_path / "scorer.joblib")
     again = joblib.load(tmp_path / "scorer.joblib")
-    assert again.get_metadata_routing().score.requests == {"masks": True}
+    assert again.get_metadata_routing().score.requests == {"masks": "truth"}
 
 
 def test_real_photographs_at_both_resolutions(tiles, make_detector):

@@ -105,7 +105,8 @@ def test_f1_max_is_the_best_of_all_thresholds(pairs):
     masks, maps = pairs
     labels, scores = masks.ravel(), maps.ravel()
     expected = max(f1_score(labels, scores >= threshold) for threshold in np.unique(scores))
-    for value, threshold in (pixel_f1_max(masks, maps), image_f1_max(labels, scores)):
+    y = np.where(labels, -1, 1)
+    for value, threshold in (pixel_f1_max(masks, maps), image_f1_max(y, scores)):
         assert value == pytest.approx(expected, abs=1e-12)
         assert f1_score(labels, scores >= threshold) == pytest.approx(expected, abs=1e-12)
 

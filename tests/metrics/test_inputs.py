@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from skpadim.metrics import (
     PixelMetrics,
@@ -113,23 +114,74 @@ def test_other_parameters_are_checked():
         auspro_score([channels], [with_value(1)[0]], 0.5)
 
 
-def test_labels_of_images_can_be_scikit_learns():
-    expected = image_f1_max([False, False, True, True], [0.0, 3.0, 2.0, 4.0])
-    assert expected == (0.8, 2.0)
-    assert image_f1_max([0, 0, 1, 1], [0, 3, 2, 4]) == expected
-    assert image_f1_max([1, 1, -1, -1], [0, 3, 2, 4]) == expected
+FORMS = {
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "long double": lambda a: a.astype(np.longdouble),
+    "object": lambda a: a.astype(object),
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "negative strides": lambda a: np.flip(np.flip(a).copy()),
+    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "Fortran's order": np.asfortranarray,
+    "masked, with nothing masked": np.ma.array,
+    "tensor with gradients": lambda a: torch.tensor(a, dtype=torch.float64, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("convert", FORMS.values(), ids=FORMS)
+def test_memory_of_any_kind_gives_the_same_values(convert):
+    rng = np.random.default_rng(0)
+    masks = np.zeros((4, 8, 8))
+    masks[2:, 3:5, 2:6] = 1
+    maps = rng.normal(size=masks.shape) + masks
+    expected = pixel_metrics(masks, maps)
+    assert pixel_metrics(convert(masks), convert(maps)) == expected
+    in_lists = [convert(mask) for mask in masks], [convert(one) for one in maps]
+    assert pixel_metrics(*in_lists) == expected
+    streamed = PixelMetrics(exact=False)
+    assert (
+        streamed.update(convert(masks), convert(maps)).compute()
+        == PixelMetrics(exact=False).update(masks, maps).compute()
+    )
+    y, scores = np.array([1, 1, -1, -1]), maps.max(axis=(1, 2))
+    assert image_f1_max(convert(y), convert(scores)) == image_f1_max(y, scores)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    ("convert", "error", "message"),
+    [
+        (lambda a: np.ma.masked_greater(a, 0.5), ValueError, "masked array"),
+        (lambda a: torch.from_numpy(a).to_sparse(), TypeError, r"sparse tensor.*to_dense\(\)"),
+        (lambda a: torch.from_numpy(a).to("meta"), TypeError, "meta device"),
+        (lambda a: a.astype(complex), TypeError, "dtype complex128"),
+    ],
+)
+def test_pixels_that_would_be_misread_are_refused(convert, error, message, as_list):
+    def form(stack):
+        return [convert(one) for one in stack] if as_list else convert(stack)
+
+    masks, maps = (list(ones()), list(with_value(1))) if as_list else (ones(), with_value(1))
+    for name, pair in (("y_true", (form(ones()), maps)), ("y_score", (masks, form(with_value(1))))):
+        with pytest.raises(error, match=f"{name}.* {message}"):
+            aupro_score(*pair)
+    with pytest.raises(error, match=f"y_score.*{message}"):
+        image_f1_max([1, -1], convert(np.array([0.1, 0.9])))
+
+
+def test_labels_of_images_are_scikit_learns():
+    assert image_f1_max([1, 1, -1, -1], [0, 3, 2, 4]) == (0.8, 2.0)
 
 
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        ([0, 1, 2], [0, 1, 2], "values 0, 1, 2; it must be bool"),
-        (["good", "bad"], [0, 1], "values bad, good"),
-        ([0, 1], [0, 1, 2], r"shape \(2,\) and y_score has shape \(3,\)"),
+        ([0, 1, 2], [0, 1, 2], "y_true has the labels 0, 1, 2; use"),
+        (["good", "bad"], [0, 1], "labels 'bad', 'good'"),
+        ([1, -1], [0, 1, 2], r"shape \(2,\) and y_score has shape \(3,\)"),
         ([[0, 1]], [0, 1], "one label an image"),
-        ([0, 1, 1], [0, 1, np.nan], "score of image 2 is nan"),
-        ([1, 1], [0, 1], "only one kind"),
-        ([0, 0], [0, 1], "only one kind"),
+        ([1, -1, -1], [0, 1, np.nan], "score of image 2 is nan"),
+        ([1, 1], [0, 1], r"only one kind.* anomalous \(-1\) image is needed"),
+        ([-1, -1], [0, 1], r"only one kind.* good \(\+1\) image is needed"),
         ([], [], "empty"),
     ],
 )
