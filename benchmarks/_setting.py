@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+
+from skpadim._masks import read_mask
+from skpadim.metrics._geometry import Window
 
 
 def print_setting(*packages: str) -> None:
@@ -56,9 +58,9 @@ def _mask_path(root, path):
 def read_masks(paths, size: int, crop: int) -> np.ndarray:
     """Masks resized (nearest) and cropped as the detector does it with images."""
     margin = (size - crop) // 2
+    window = Window((size, size), (margin, margin), (crop, crop))
     masks = np.zeros((len(paths), crop, crop), dtype=bool)
-    for mask, path in zip(masks, paths, strict=True):
+    for index, path in enumerate(paths):
         if path is not None:
-            resized = Image.open(path).convert("L").resize((size, size), Image.Resampling.NEAREST)
-            mask[:] = np.asarray(resized)[margin : margin + crop, margin : margin + crop] > 127
+            masks[index] = window.crop_mask(read_mask(path, index))
     return masks

@@ -334,6 +334,7 @@ def _check_frames(image):
 
 def _describe(values):
     """Number of values, the highest, and the first few, in words."""
+    values = values + 0  # so that 0 has no sign
     shown = ", ".join(f"{value:g}" for value in values[:6])
     return f"{len(values)} values up to {values[-1]:g} ({shown}{', ...' * (len(values) > 6)})"
 

@@ -53,8 +53,8 @@ def run_benchmark(
         Where pixels are compared, see :func:`skpadim.metrics.evaluate`: at the size of the maps,
         as in the paper and its peers, or at that of the images.
     on_error : {"raise", "skip"}, default="raise"
-        What to do about images that cannot be read, or whose masks cannot: stop, or leave them
-        out, warn and count them.
+        What to do about images that cannot be read, or whose masks cannot, or have no anomalous
+        pixel: stop, or leave them out, warn and count them.
     output : path, default=None
         CSV file, replaced as a whole after each category. Categories that it has are not run
         again; a file of other settings or versions is refused.

@@ -49,8 +49,9 @@ def load_folder(
         Defective images, to test on. Their kind is the name of the folder that they lie in.
     masks : path, pattern, or list of these, default=None
         A mask for each defective image, with the image's name or that with "_mask" behind,
-        whatever the suffix. Where several folders have the same names, the masks must lie in
-        folders named as the images' are.
+        whatever the suffix; of images ``face`` and ``face_mask``, ``face_mask`` is the mask of
+        ``face``. Where several folders have the same names, the masks must lie in folders named
+        as the images' are.
     good_test : path, pattern, or list of these, default=None
         Good images to test on. Without them a share of `good` is held out.
     root : path, default=None
@@ -61,8 +62,9 @@ def load_folder(
         Draws them. An int, so that loading "train" and "test" one after the other divides the
         images once and not twice.
     mask_threshold : int, default=127
-        Masks are defective where above this: 127 for black and white images, 0 for those that
-        hold indices of classes, or 0 and 1.
+        127 for masks that are black where normal, of whatever two values, see
+        :func:`skpadim.metrics.evaluate`. Of masks with other values, such as indices of classes,
+        those above this are defective: 0 for all but 0.
     subset : {"train", "test", "all"}, default="all"
         Split to load: "test" has the defective images and the good ones that are held out.
     return_X_y, as_frame : bool, default=False

@@ -116,7 +116,7 @@ def load_mvtec_ad(
             +1 good, -1 defective.
         masks : Series of object
             None for good images; for defective ones what :func:`skpadim.metrics.evaluate` takes:
-            here the path of an image, defective where brighter than 127. See :func:`read_masks`.
+            here the path of an image, defective where not black. See :func:`read_masks`.
         kinds : ndarray of str (or Series)
             "good" or the kind of defect.
         frame : DataFrame

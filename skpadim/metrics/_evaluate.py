@@ -152,10 +152,13 @@ def warn_of_vanished(indices: list[int]) -> None:
     """Warn of images whose defects are lost where their masks are resized."""
     if indices:
         shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+        images = f"1 image (with the index {shown})"
+        if len(indices) > 1:
+            images = f"{len(indices)} images (with the indices {shown})"
         warnings.warn(
-            f"The defects of {len(indices)} images (with the indices {shown}) are so small that no "
-            "pixel of them is left in their masks at the size of the maps: in the metrics of "
-            "pixels and regions they count as normal. Compare at resolution='original' "
+            f"The defects of {images} are so small that no pixel of them is left in the masks at "
+            "the size of the maps: in the metrics of pixels and regions they count as normal. "
+            "Compare at resolution='original' "
             "(metrics.evaluate), or give the detector a larger image_size.",
             UserWarning,
             stacklevel=3,

@@ -270,6 +270,41 @@ def test_unreadable_images_are_left_out_and_counted(root, tmp_path, capsys):
     assert clean.loc["cable", FIGURES].tolist() == results.loc["cable", FIGURES].tolist()
 
 
+@pytest.mark.parametrize("kind", ["black", "classes", "huge"])
+def test_masks_that_cannot_be_used_are_left_out_and_counted(root, capsys, kind):
+    path = root / "cable/ground_truth/dirt/000_mask.png"
+    pixels = np.asarray(Image.open(path)).copy()
+    expected = {
+        "black": "has no anomalous pixel: it is 0 (black) everywhere",
+        "classes": "has 3 values up to 2 (0, 1, 2)",
+        "huge": "has more pixels than are taken to be safe",
+    }
+    if kind == "huge":
+        Image.new("1", (14000, 13000)).save(path)
+    else:
+        pixels = (pixels > 0) * np.uint8(kind == "classes")
+        pixels[:8, :8] = 2 * (kind == "classes")
+        Image.fromarray(pixels).save(path)
+    arguments = ["benchmark", "mvtec_ad", "--root", str(root), *SMALL, "--category", "cable"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"000_mask.png) {expected[kind]}" in error
+    assert main([*arguments, "--on-error", "skip"]) == 0
+    assert "1 of 13 images are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_of_any_two_values_give_the_same(root, detector, value):
+    expected = run_benchmark("mvtec_ad", root, detector=detector, categories="cable")
+    path = root / "cable/ground_truth/dirt/000_mask.png"
+    pixels = np.asarray(Image.open(path)) > 0
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    Image.fromarray(np.rot90(pixels).astype(np.uint8) * np.uint8(value)).save(path, exif=turn)
+    found = run_benchmark("mvtec_ad", root, detector=detector, categories="cable")
+    assert found[FIGURES].equals(expected[FIGURES])
+
+
 def test_too_few_images_after_leaving_out_is_an_error(root, detector):
     for index in range(3):
         (root / f"cable/test/good/{index:03}.png").write_bytes(b"")

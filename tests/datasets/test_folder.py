@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from skpadim.datasets import load_folder, read_masks
+from skpadim.datasets import load_folder, load_mvtec_ad, read_masks
 from skpadim.metrics import evaluate
 
 
@@ -101,6 +101,72 @@ def test_images_may_be_called_masks(tmp_path, painter):
     parts = load_folder("good", "bad", masks="truth", root=tmp_path, test_size=0)
     names = [os.path.basename(path) for path in parts.masks[1:]]
     assert names == ["0_mask_mask.png", "1_mask.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("face face_mask", "face_mask face_mask_mask"),
+        ("face face_mask", "face face_mask"),
+        ("face face_mask", "face face_mask_mask"),
+        ("a a_mask a_mask_mask", "a_mask a_mask_mask a_mask_mask_mask"),
+        ("a a_mask a_mask_mask", "a a_mask a_mask_mask"),
+        ("face_mask nose_mask", "face_mask nose_mask_mask"),
+    ],
+)
+def test_each_mask_belongs_to_one_image(tmp_path, painter, images, masks):
+    images, masks = images.split(), masks.split()
+    painter.image(tmp_path / "part/train/good/0.png")
+    painter.image(tmp_path / "part/test/good/0.png")
+    for image, mask in zip(images, masks, strict=True):
+        defect = painter.defect()
+        painter.image(tmp_path / "part/test/bad" / f"{image}.png", defect)
+        painter.mask(tmp_path / "part/ground_truth/bad" / f"{mask}.png", defect)
+    loaded = [
+        load_folder("train", "test/bad", masks="ground_truth", root=tmp_path / "part", test_size=0),
+        load_mvtec_ad(tmp_path, "part"),
+    ]
+    for parts in loaded:
+        bad = parts.frame[parts.frame["target"] == -1]
+        found = {os.path.basename(row.path): os.path.basename(row.mask) for row in bad.itertuples()}
+        assert found == {f"{i}.png": f"{m}.png" for i, m in zip(images, masks, strict=True)}
+
+
+def test_a_mask_of_an_image_that_is_not_there_is_nobody_elses(tmp_path, painter):
+    painter.image(tmp_path / "part/train/good/0.png")
+    for name in ("face_mask", "face_mask_mask"):
+        painter.mask(tmp_path / "part/ground_truth/bad" / f"{name}.png", painter.defect())
+    painter.image(tmp_path / "part/test/bad/face_mask.png")
+    parts = load_mvtec_ad(tmp_path, "part", subset="test")
+    assert parts.masks[0].endswith("face_mask_mask.png")
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "error", "message"),
+    [
+        ("0.png 0.bmp", "0_mask.png", ValueError, "0_mask.png"),
+        ("0.png", "0_mask.png 0.bmp", ValueError, "0.bmp"),
+        ("face.png face_mask.png", "face_mask.png", FileNotFoundError, "face_mask.png has no mask"),
+        (
+            "face.png face_mask.png",
+            "face.png face_mask.png face_mask_mask.png",
+            ValueError,
+            "bad/face.png",
+        ),
+    ],
+)
+def test_masks_that_names_do_not_tell_apart_are_refused(
+    tmp_path, painter, images, masks, error, message
+):
+    painter.image(tmp_path / "part/train/good/0.png")
+    for image in images.split():
+        painter.image(tmp_path / "part/test/bad" / image)
+    for mask in masks.split():
+        painter.mask(tmp_path / "part/ground_truth/bad" / mask, painter.defect())
+    with pytest.raises(error, match=message):
+        load_mvtec_ad(tmp_path, "part")
+    with pytest.raises(error, match=message):
+        load_folder("train", "test/bad", masks="ground_truth", root=tmp_path / "part", test_size=0)
 
 
 def test_folders_without_permission_are_named(shots, monkeypatch):

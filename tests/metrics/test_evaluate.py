@@ -62,7 +62,7 @@ def test_the_row_has_the_metrics_of_the_maps(fitted, parts):
     maps = fitted.anomaly_map(parts.data)
     row = evaluate(fitted, parts.data, parts.target, parts.masks, exact=True)
     expected = PixelMetrics().update(parts.masks, maps).compute()
-    assert row == {**expected, "uninspected": 0}
+    assert row == {**expected, "uninspected": 0, "vanished": 0}
     scores = -fitted.score_samples(parts.data)
     assert row["image_f1_max"] == image_f1_max(parts.target, scores)[0]
     assert row["image_f1_max_threshold"] == pytest.approx(image_f1_max(parts.target, scores)[1])
@@ -148,6 +148,62 @@ def test_a_mask_in_a_file_must_have_the_size_of_its_image(fitted, parts, folder,
     evaluate(fitted, parts.data, parts.target, masks)  # of images in memory no file is known
     masks[-1] = np.ones((32, 64), bool)  # somebody resized it, and knows why
     evaluate(fitted, images, parts.target, masks)
+
+
+def test_the_sizes_of_images_are_known_however_their_paths_come(fitted, parts, folder, tmp_path):
+    images = sorted(folder.iterdir())
+    forms = (images, folder, str(folder), np.array(images)[:, None], pd.DataFrame({"x": images}))
+    masks = [None if y == 1 else mask for y, mask in zip(parts.target, parts.masks, strict=True)]
+    rows = [evaluate(fitted, X, parts.target, masks, resolution="original") for X in forms]
+    assert all(row == rows[0] for row in rows)
+    Image.fromarray(parts.masks[-1]).resize((64, 32)).save(tmp_path / "small.png")
+    masks[-1] = tmp_path / "small.png"
+    for X in forms:
+        with pytest.raises(ValueError, match=r"small.png\) is 32 x 64 pixels"):
+            evaluate(fitted, X, parts.target, masks)
+
+
+def test_good_images_of_a_folder_count_at_their_own_size(make_detector, good, tmp_path):
+    detector = make_detector(n_features=20).fit(good)
+    for index in range(4):
+        Image.fromarray(good[index]).resize((128, 96)).save(tmp_path / f"{index}.png")
+    masks = [None, None, np.eye(96, 128, dtype=bool), np.eye(96, 128, dtype=bool)]
+    rows = [
+        evaluate(detector, X, [1, 1, -1, -1], given, resolution="original")
+        for X in (tmp_path, str(tmp_path), sorted(tmp_path.iterdir()))
+        for given in (masks, [np.zeros((96, 128), bool)] * 2 + masks[2:])
+    ]
+    assert all(row == rows[0] for row in rows)
+
+
+def test_defects_that_vanish_when_their_masks_are_resized_are_told():
+    masks = np.zeros((4, 64, 64), bool)
+    masks[2, 10:20, 10:20] = masks[3, 32, 32:35] = True  # not where the nearest neighbours are
+    maps = np.random.default_rng(0).normal(size=(4, 8, 8))
+    maps[2:] += 3
+    y = [1, 1, -1, -1]
+    with pytest.warns(UserWarning, match=r"defects of 1 image \(with the index 3\)") as told:
+        row = evaluate(Maps(), maps, y, masks)
+    assert told[0].filename == __file__
+    assert row["vanished"] == 1
+    assert row["image_average_precision"] == 1  # it is anomalous still
+    with pytest.warns(UserWarning, match="no pixel of them is left"):
+        assert aupro_scorer(Maps(), maps, y, masks=masks) == pytest.approx(
+            row["aupro_0.3"], abs=1e-3
+        )
+    row = evaluate(Maps(), maps, y, masks, resolution="original")
+    assert row["vanished"] == 0
+
+
+def test_a_defect_outside_of_the_crop_does_not_vanish(make_detector, parts, good):
+    detector = make_detector(crop_size=32).fit(good)
+    masks = np.zeros_like(parts.masks)
+    masks[-2, 20:30, 20:30] = True
+    masks[-1, 2:6, 2:7] = True
+    target = np.where(masks.any(axis=(1, 2)), -1, 1)
+    row = evaluate(detector, parts.data, target, masks)
+    assert row["vanished"] == 0
+    assert row["uninspected"] == pytest.approx(20 / 120)
 
 
 @pytest.mark.parametrize(
