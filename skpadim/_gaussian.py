@@ -510,12 +510,17 @@ def _normal_samples(X, y, groups=None):
     if groups is not None:
         groups, names = check_groups(groups, _num_samples(X))
     # On feature matrices any y may come along, a regression's in a pipeline say.
-    if y is not None and (np.ndim(X) == 4 or are_labels(y)):
+    if y is not None and (_is_of_images(X) or are_labels(y)):
         normal = find_good(y, _num_samples(X))
         if len(normal) < _num_samples(X):
             X = _safe_indexing(X, normal)
             groups = groups if groups is None else groups[normal]
     return X, groups, names
+
+
+def _is_of_images(X):
+    """Whether samples are grids of patches."""
+    return (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) == 4
 
 
 def _layout(gaussian):

@@ -254,6 +254,6 @@ def test_an_embedder_of_a_gpu_says_once_that_there_is_none(images):
     expected = embedder.transform(images)
     embedder.device = "cuda"  # as if it had been fitted there
     with pytest.warns(UserWarning, match="no CUDA GPU.*device='auto'") as caught:
-        for _ in range(2):
-            np.testing.assert_array_equal(embedder.transform(images), expected)
+        embeddings = [embedder.transform(images) for _ in range(2)]
+    np.testing.assert_array_equal(embeddings, [expected, expected])
     assert len(caught) == 1

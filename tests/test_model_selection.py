@@ -158,7 +158,7 @@ def test_bad_groups(y, groups, message):
 
 def test_groups_of_a_search_are_not_ignored_in_silence(parts, make_detector):
     search = GridSearchCV(
-        make_detector(calibration=None), {"sigma": [2.0]}, cv=NormalFold(2), scoring="roc_auc"
+        make_detector(contamination=0.2), {"sigma": [2.0]}, cv=NormalFold(2), scoring="roc_auc"
     )
     for routing in (False, True):
         with (
