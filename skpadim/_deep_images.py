@@ -70,9 +70,12 @@ def read_deep(image: Image.Image) -> np.ndarray:
 
 def _read_grey(image):
     """Pixels of a grey image, of which Pillow keeps all bits (see :func:`read_deep`)."""
-    bits = 16
+    highest = 65535
+    if image.format == "JPEG2000":
+        highest -= highest >> sample_bits(image)  # Pillow moves samples of fewer bits up
     if image.format == "TIFF":
         bits = sample_bits(image)
+        highest = 4095 if bits == 12 else highest
         if image.mode == "I":
             raise ImageFileError(
                 f"has {'signed' if bits == 16 else 'signed or unsigned'} {bits}-bit integers; they "
@@ -81,7 +84,7 @@ def _read_grey(image):
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
             raise ImageFileError(f"is a TIFF image whose white is 0, of {bits} bits: {_ADVICE}.")
     pixels = np.array(upright(image))
-    return pixels if image.mode == "F" else _to_16_bit(pixels, 4095 if bits == 12 else 65535)
+    return pixels if image.mode == "F" else _to_16_bit(pixels, highest)
 
 
 def _read_colours(image):
@@ -94,10 +97,10 @@ def _read_colours(image):
     if decoder == "ppm":
         shape = image.height, image.width, 3
         file.seek(offset)
-        values = np.frombuffer(file.read(2 * np.prod(shape)), dtype=">u2")
-        if len(values) < np.prod(shape):
-            raise ImageFileError("cannot be read as an image (it is truncated).")
-        return _to_16_bit(values.reshape(shape), args[1])
+        content = file.read(2 * np.prod(shape))
+        if len(content) < 2 * np.prod(shape):
+            raise ImageFileError("cannot be read as an image (it is truncated): replace it.")
+        return _to_16_bit(np.frombuffer(content, dtype=">u2").reshape(shape), args[1])
     if image.format == "PNG" and args == "LA;16B":
         # Read as if its two bytes of grey and two of alpha were four samples.
         pixels = _decode(image, lambda _decoder, _raw_mode: "RGBA").astype(np.uint16)
@@ -146,6 +149,6 @@ def _to_16_bit(values, highest):
 
 def _refusal(image):
     return ImageFileError(
-        f"is a {image.format} image of {sample_bits(image)}-bit colours in a layout ({image.mode})"
-        f" of which only 8 bits can be read: {_ADVICE}."
+        "has samples of more than 8 bits, of which 8 at most can be read in this format and layout "
+        f"({image.format}, {image.mode}): {_ADVICE}."
     )

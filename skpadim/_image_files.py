@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -243,24 +243,24 @@ def _check_regular(status):
 
 def _describe_unknown(file):
     """What to say of a file that Pillow takes for no image of the formats that are read."""
-    file.seek(0)
-    header = file.read(8)
-    if header[:4] not in TiffImagePlugin.PREFIXES:
+    with suppress(Exception):  # on broken files Pillow raises nearly anything
+        file.seek(0)
+        header = file.read(8)
+        if header[2] == 43:  # with offsets of 64 bits
+            header += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        n_samples = tags.get(ExifTags.Base.SamplesPerPixel, 1)
+        kinds = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+        kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
         return (
-            f"cannot be read as an image (it is damaged, or in none of the formats that are read, "
-            f"{', '.join(_SUFFIXES)}): take it out or replace it."
+            f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} "
+            f"{kind} sample{'s' * (n_samples != 1)} of {tags[ExifTags.Base.BitsPerSample][0]} bits "
+            "a pixel. Save it as 8 or 16 bits, or grey as float32, or give it as an array "
+            "(tifffile.imread reads it)."
         )
-    if header[2] == 43:  # with offsets of 64 bits
-        header += file.read(8)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file.seek(tags.next)
-    tags.load(file)
-    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
-    n_samples = tags.get(ExifTags.Base.SamplesPerPixel, len(bits))
-    kinds = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
-    kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
     return (
-        f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} {kind} "
-        f"sample{'s' * (n_samples != 1)} of {bits[0]} bits a pixel. Save it as 8 or 16 bits, or "
-        "grey as float32, or give it as an array (tifffile.imread reads it)."
+        "cannot be read as an image (it is damaged, or in none of the formats that are read, "
+        f"{', '.join(_SUFFIXES)}): take it out or replace it."
     )
