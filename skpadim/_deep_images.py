@@ -6,11 +6,12 @@ Of deep colours Pillow keeps 8 bits without a word, and it scales some deep grey
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from skpadim._image_files import ImageFileError, upright
+from skpadim._image_files import ImageFileError, set_raw_modes, upright
 
 # Formats that can have more than 8 bits a sample.
 DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -69,9 +70,12 @@ def read_deep(image: Image.Image) -> np.ndarray:
 
 def _read_grey(image):
     """Pixels of a grey image, of which Pillow keeps all bits (see :func:`read_deep`)."""
-    bits = 16
+    highest = 65535
+    if image.format == "JPEG2000":
+        highest -= highest >> sample_bits(image)  # Pillow moves samples of fewer bits up
     if image.format == "TIFF":
         bits = sample_bits(image)
+        highest = 4095 if bits == 12 else highest
         if image.mode == "I":
             raise ImageFileError(
                 f"has {'signed' if bits == 16 else 'signed or unsigned'} {bits}-bit integers; they "
@@ -79,12 +83,8 @@ def _read_grey(image):
             )
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
             raise ImageFileError(f"is a TIFF image whose white is 0, of {bits} bits: {_ADVICE}.")
-    if image.mode == "F":
-        # libtiff gives them in this machine's byte order, which Pillow forgets.
-        is_swapped = image.tile[0][0] == "libtiff"
-        return _decode(image, lambda _: "F;32NF") if is_swapped else np.array(upright(image))
-    pixels = np.asarray(upright(image))
-    return _to_16_bit(pixels, 4095 if bits == 12 else 65535)
+    pixels = np.array(upright(image))
+    return pixels if image.mode == "F" else _to_16_bit(pixels, highest)
 
 
 def _read_colours(image):
@@ -97,27 +97,26 @@ def _read_colours(image):
     if decoder == "ppm":
         shape = image.height, image.width, 3
         file.seek(offset)
-        values = np.frombuffer(file.read(2 * np.prod(shape)), dtype=">u2")
-        if len(values) < np.prod(shape):
-            raise ImageFileError("cannot be read as an image (it is truncated).")
-        return _to_16_bit(values.reshape(shape), args[1])
+        content = file.read(2 * np.prod(shape))
+        if len(content) < 2 * np.prod(shape):
+            raise ImageFileError("cannot be read as an image (it is truncated): replace it.")
+        return _to_16_bit(np.frombuffer(content, dtype=">u2").reshape(shape), args[1])
     if image.format == "PNG" and args == "LA;16B":
         # Read as if its two bytes of grey and two of alpha were four samples.
-        pixels = _decode(image, lambda _: "RGBA").astype(np.uint16)
+        pixels = _decode(image, lambda _decoder, _raw_mode: "RGBA").astype(np.uint16)
         return pixels[..., 0] << 8 | pixels[..., 1]
-    high, low = _byte_orders(image)
-    samples = [_samples(tile) for tile in image.tile]
-    if sample_bits(image) != 16 or not set(samples) <= {"RGB", "RGBA", "RGBX", "R", "G", "B", "A"}:
-        raise _refusal(image)
-    pixels = _decode(image, lambda samples: f"{samples};16{high}").astype(np.uint16)
-    return pixels << 8 | _decode(image, lambda samples: f"{samples};16{low}")
+    high, low = (
+        _decode(image, partial(_kept_byte, image, order)).astype(np.uint16)
+        for order in _byte_orders(image)
+    )
+    return high << 8 | low
 
 
 def _byte_orders(image):
     """The byte orders by which Pillow is told to keep the high and the low bytes of samples."""
     if image.format == "PNG":
         return "B", "L"
-    if image.format != "TIFF":
+    if image.format != "TIFF" or sample_bits(image) != 16:
         raise _refusal(image)
     if image.tile[0][0] != "libtiff":
         return ("B", "L") if image.tag_v2.prefix == b"MM" else ("L", "B")
@@ -126,23 +125,19 @@ def _byte_orders(image):
     return ("L", "B") if sys.byteorder == "little" else ("B", "L")
 
 
-def _decode(image, raw_mode):
-    """Upright pixels of an image's file; `raw_mode` makes the raw mode of a tile's samples."""
+def _kept_byte(image, order, _decoder, raw_mode):
+    """The raw mode by which one byte of each sample is kept."""
+    samples = raw_mode.partition(";")[0]  # of all colours, or of one plane
+    if samples not in ("RGB", "RGBA", "RGBX", "R", "G", "B", "A"):
+        raise _refusal(image)
+    return f"{samples};16{order}"
+
+
+def _decode(image, change):
+    """Upright pixels of an image's file, decoded with other raw modes."""
     again = Image.open(image.fp, formats=[image.format])
-    tiles = []
-    for tile in again.tile:
-        decoder, extents, offset, args = tile
-        mode = raw_mode(_samples(tile))
-        fields = decoder, extents, offset, mode if isinstance(args, str) else (mode, *args[1:])
-        tiles.append(tile._make(fields) if hasattr(tile, "_make") else fields)
-    again.tile = tiles
+    set_raw_modes(again, change)
     return np.asarray(upright(again))
-
-
-def _samples(tile):
-    """Which samples a tile has, as the raw mode that it is decoded by begins: RGB, or only R."""
-    args = tile[3]
-    return (args if isinstance(args, str) else args[0]).partition(";")[0]
 
 
 def _to_16_bit(values, highest):
@@ -154,6 +149,6 @@ def _to_16_bit(values, highest):
 
 def _refusal(image):
     return ImageFileError(
-        f"is a {image.format} image of {sample_bits(image)}-bit colours in a layout ({image.mode})"
-        f" of which only 8 bits can be read: {_ADVICE}."
+        "has samples of more than 8 bits, of which 8 at most can be read in this format and layout "
+        f"({image.format}, {image.mode}): {_ADVICE}."
     )

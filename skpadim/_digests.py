@@ -12,7 +12,7 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-from skpadim._image_files import open_regular
+from skpadim._image_files import ImageFileError, open_regular
 
 _CHUNK_VALUES = 2**22  # of samples looked at together
 _CHUNK_BYTES = 2**20  # of a file read together
@@ -68,8 +68,11 @@ def _threads():
 
 def _image_digest(image):
     if isinstance(image, (str, os.PathLike)):
-        with open_regular(image) as file:
-            return _hash(iter(partial(file.read, _CHUNK_BYTES), b""))
+        try:
+            with open_regular(image) as file:
+                return _hash(iter(partial(file.read, _CHUNK_BYTES), b""))
+        except ImageFileError as error:
+            raise ImageFileError(f"{os.fspath(image)} {error}") from error
     if isinstance(image, torch.Tensor):
         image = image.to(torch.float32).numpy(force=True)
     return _values_digest(np.asarray(image, dtype=np.float32))

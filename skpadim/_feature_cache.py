@@ -22,6 +22,7 @@ import PIL
 import torch
 from sklearn.utils.validation import check_memory
 
+from skpadim._image_files import ImageFileError, open_regular
 from skpadim._images import Images
 from skpadim._version import __version__
 
@@ -68,10 +69,10 @@ class FeatureCache:
                 digest.update(f"{pixels.dtype} {tuple(pixels.shape)};".encode())
                 digest.update(pixels.contiguous().cpu().numpy())
             else:
-                with open(item, "rb") as file:
+                with open_regular(item) as file:
                     while chunk := file.read(2**20):
                         digest.update(chunk)
-        except OSError:
+        except (OSError, ImageFileError):
             images[index]  # raises what is wrong with the file, in words
             raise
         # joblib.Memory.reduce_size takes folders of 32 hexadecimal digits for its own to remove.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,8 @@ _SUFFIXES = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp", ".dib"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
     "WEBP": (".webp",),
     "PPM": (".pbm", ".pgm", ".ppm", ".pnm"),
     "GIF": (".gif",),
@@ -158,9 +159,44 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF orientation says; one that stands upright is not copied."""
+    if image.format == "TIFF" and image.tile:
+        set_raw_modes(image, lambda decoder, raw_mode: _tiff_raw_mode(image, decoder, raw_mode))
     image.load()  # of some formats, what is known of the orientation comes after the pixels
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return image if orientation == 1 else ImageOps.exif_transpose(image)
+
+
+def set_raw_modes(image: Image.Image, change: Callable[[str, str], str]) -> None:
+    """Change how Pillow will take the samples in the file of an image that was not read yet.
+
+    Parameters
+    ----------
+    image : PIL image
+    change : callable
+        Takes the name of a decoder and its raw mode, and returns another raw mode.
+    """
+    tiles = []
+    for tile in image.tile:
+        decoder, extents, offset, args = tile
+        if isinstance(args, str):
+            args = change(decoder, args)
+        else:
+            args = (change(decoder, args[0]), *args[1:])
+        fields = decoder, extents, offset, args
+        tiles.append(tile._make(fields) if hasattr(tile, "_make") else fields)
+    image.tile = tiles
+
+
+def _tiff_raw_mode(image, decoder, raw_mode):
+    """The raw mode of a TIFF image's samples, where Pillow mistakes it."""
+    is_big = image.tag_v2.prefix == b"MM"
+    if image.mode == "F":  # of which libtiff has changed the byte order to this machine's
+        return "F;32NF" if decoder == "libtiff" else "F;32BF" if is_big else "F;32F"
+    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))
+    if decoder != "raw" or len(raw_mode) > 1 or max(bits) != 16:
+        return raw_mode
+    # Of colours in planes of their own, it has left the first letter.
+    return image.mode if image.mode[0] == "I" else f"{raw_mode};16{'B' if is_big else 'L'}"
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -207,24 +243,24 @@ def _check_regular(status):
 
 def _describe_unknown(file):
     """What to say of a file that Pillow takes for no image of the formats that are read."""
-    file.seek(0)
-    header = file.read(8)
-    if header[:4] not in TiffImagePlugin.PREFIXES:
+    with suppress(Exception):  # on broken files Pillow raises nearly anything
+        file.seek(0)
+        header = file.read(8)
+        if header[2] == 43:  # with offsets of 64 bits
+            header += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        n_samples = tags.get(ExifTags.Base.SamplesPerPixel, 1)
+        kinds = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+        kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
         return (
-            f"cannot be read as an image (it is damaged, or in none of the formats that are read, "
-            f"{', '.join(_SUFFIXES)}): take it out or replace it."
+            f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} "
+            f"{kind} sample{'s' * (n_samples != 1)} of {tags[ExifTags.Base.BitsPerSample][0]} bits "
+            "a pixel. Save it as 8 or 16 bits, or grey as float32, or give it as an array "
+            "(tifffile.imread reads it)."
         )
-    if header[2] == 43:  # with offsets of 64 bits
-        header += file.read(8)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file.seek(tags.next)
-    tags.load(file)
-    bits = tags.get(ExifTags.Base.BitsPerSample, (1,))
-    n_samples = tags.get(ExifTags.Base.SamplesPerPixel, len(bits))
-    kinds = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
-    kind = kinds.get(tags.get(ExifTags.Base.SampleFormat, (1,))[0], "unknown")
     return (
-        f"cannot be read as an image: it is a TIFF of a kind that is not read, {n_samples} {kind} "
-        f"sample{'s' * (n_samples != 1)} of {bits[0]} bits a pixel. Save it as 8 or 16 bits, or "
-        "grey as float32, or give it as an array (tifffile.imread reads it)."
+        "cannot be read as an image (it is damaged, or in none of the formats that are read, "
+        f"{', '.join(_SUFFIXES)}): take it out or replace it."
     )

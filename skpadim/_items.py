@@ -63,12 +63,7 @@ def list_items(X):
         with _naming("X"):
             X = as_plain_array(X)
         return _check_array(X)
-    hint = ""
-    if isinstance(X, Mapping):
-        hint = " Give the images of it alone, for instance X['data'] or list(X.values())."
-    elif hasattr(X, "__iter__"):
-        hint = " Make a list of it: list(X)."
-    raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{hint}")
+    raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{_advice(X)}")
 
 
 def paths_of(X) -> list:
@@ -109,8 +104,10 @@ def check_tensor(X):
     """Check that a tensor has values in memory, one for each pixel."""
     if X.is_meta:
         raise ValueError("is a tensor on the meta device, without values.")
-    if X.is_nested or str(X.layout) != "torch.strided":
-        raise ValueError(f"is a tensor of layout {X.layout}: make it dense, with to_dense().")
+    if X.is_nested:
+        raise ValueError("is a nested tensor: make a list of it, list(X.unbind()).")
+    if str(X.layout) != "torch.strided":
+        raise ValueError(f"is a tensor of layout {X.layout}: make it dense, X.to_dense().")
 
 
 def as_plain_array(X) -> np.ndarray:
@@ -151,23 +148,25 @@ def _check_list(items):
         is_array = hasattr(item, "__array__") and not isinstance(item, np.generic)
         if not is_array and not isinstance(item, (str, os.PathLike, Image.Image)):
             raise TypeError(
-                f"X[{index}] is a {type(item).__name__} ({item!r:.60}){_advice(item)}; X must be "
-                f"{_KINDS}."
+                f"X[{index}] is a {type(item).__name__} ({' '.join(repr(item).split()):.60}); X must be {_KINDS}."
+                f"{_advice(item)}"
             )
         with _naming(f"X[{index}]"):
             checked.append(_file_of(item) or item)
     return checked
 
 
-def _advice(item):
-    """What to do with an item of a wrong type, to go into a message."""
-    if isinstance(item, bytes):
-        return ": of a path make a str, os.fsdecode(path), of a file's content a PIL image"
-    if hasattr(item, "toarray"):  # scipy.sparse
-        return ": give its toarray()"
-    if isinstance(item, (list, tuple)):
-        return ": of numbers make an array, numpy.asarray(X), of (image, label) give the images"
-    return ""
+def _advice(found):
+    """What to do with something of a wrong type: a sentence to go behind others, or nothing."""
+    if isinstance(found, bytes):
+        return " Make a str of a path, os.fsdecode(path), and a PIL image of a file's content."
+    if isinstance(found, Mapping):
+        return " Give its images alone, as X['data'] or list(X.values())."
+    if hasattr(found, "toarray"):  # scipy.sparse
+        return " Make a dense array of it: toarray()."
+    if isinstance(found, (list, tuple)):
+        return " Make an array of numbers, numpy.asarray(X); of (image, label) give the images."
+    return " Make a list of it: list(X)." if hasattr(found, "__iter__") else ""
 
 
 def _file_of(item):

@@ -1,5 +1,6 @@
 """Samples are told by their values."""
 
+import os
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from skpadim import _digests
 from skpadim._digests import image_digests, sample_digests, warn_of_learned_samples
@@ -54,6 +56,42 @@ def test_any_place_in_memory_will_do():
     np.testing.assert_array_equal(sample_digests(samples), sample_digests(samples.clone()))
     strided = memory[:100].view(5, 20)[:, 1:19:2].reshape(5, 3, 3)
     np.testing.assert_array_equal(sample_digests(strided), sample_digests(strided.clone()))
+
+
+def test_a_permutation_of_values_changes_the_digest():
+    sample = torch.arange(70 * 100 * 3.0).reshape(1, 3, 70, 100)
+    values = sample.flatten()[torch.randperm(sample.numel(), generator=torch.manual_seed(0))]
+    for permuted in (values.view_as(sample), sample.flip(1), sample.flip(3)):
+        assert sample_digests(permuted) != sample_digests(sample)
+
+
+def test_files_are_told_by_all_of_their_content(tmp_path):
+    paths = []
+    for index in range(40):  # with white borders of more than 16 KB
+        pixels = np.full((200, 300, 3), 255, dtype=np.uint8)
+        pixels[100, index] = 0
+        paths.append(tmp_path / f"{index}.bmp")
+        Image.fromarray(pixels).save(paths[-1])
+    digests = image_digests(paths)
+    assert len(set(digests.tolist())) == 40
+    (tmp_path / "other.bmp").write_bytes(paths[3].read_bytes())
+    assert image_digests([str(tmp_path / "other.bmp")]) == digests[3]
+
+
+def test_images_of_any_make_have_digests():
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 7), dtype=np.uint16)
+    makes = [
+        pixels, pixels.astype(">u2"), pixels.astype(np.longdouble), torch.from_numpy(pixels),
+        Image.fromarray(pixels), pixels[::-1].copy()[::-1],
+    ]  # fmt: skip
+    assert len(set(image_digests(makes).tolist())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="of files that Windows does not have")
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="pipe.png is a pipe, socket or device"):
+        image_digests([tmp_path / "pipe.png"])
 
 
 def test_the_shape_plays_a_part():

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image, ImageOps
 
@@ -288,6 +289,30 @@ def test_folders_are_listed_in_order_with_subfolders(tmp_path, pixels):
             "X has pixels of dtype int64; they must",
         ),
         (np.zeros((2, 8, 8, 3), bool), ValueError, "dtype bool; they must be uint8"),
+        (
+            np.zeros((2, 8, 8), np.int64),
+            ValueError,
+            r"If they are 0 to 255, give X.astype",
+        ),
+        (np.zeros((2, 8, 8), complex), ValueError, "has pixels of dtype complex128"),
+        (np.zeros((2, 8, 8, 3), object), ValueError, r"dtype object.*make numbers: X.astype"),
+        (np.array([["a", "b"]]), ValueError, r"shape \(1, 2\).*in shape \(n,\) or \(n, 1\)"),
+        (np.array("a"), ValueError, r"array of shape \(\)"),
+        (np.ma.masked_all((2, 8, 8)), ValueError, r"X is a masked array.*X.filled\(value\)"),
+        (scipy.sparse.eye(8).tocsr(), TypeError, r"found csr_matrix.*toarray\(\)"),
+        ([scipy.sparse.eye(8).tocsr()], TypeError, r"X\[0\] is a csr_matrix.*toarray\(\)"),
+        (
+            torch.zeros(2, 3, 8, 8).to_sparse(),
+            ValueError,
+            r"X is a tensor of layout .*to_dense",
+        ),
+        (torch.zeros(2, 3, 8, 8, device="meta"), ValueError, "X is a tensor on the meta device"),
+        ([[1, 2], [3, 4]], TypeError, r"X\[0\] is a list.*numpy.asarray\(X\)"),
+        ([np.float64(3)], TypeError, r"X\[0\] is a float64"),
+        (b"folder", TypeError, r"found bytes.*os.fsdecode\(path\)"),
+        ([b"a.png"], TypeError, r"X\[0\] is a bytes.*os.fsdecode\(path\)"),
+        ("", ValueError, "X is an empty string"),
+        ("a/*.png", FileNotFoundError, r"Patterns are not expanded: give sorted\(glob.glob"),
         (3, TypeError, "X must be an array.*found int"),
         (None, TypeError, "X must be an array.*found NoneType"),
         ([np.zeros((8, 8), np.uint8), 3], TypeError, r"X\[1\] is a int \(3\)"),
@@ -311,6 +336,14 @@ def test_bad_x_is_refused(X, error, message):
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"Image 1 has shape \(8, 8, 3\); a tensor"),
         (np.zeros((8, 8), np.int32), "Image 1 has pixels of dtype int32"),
         (np.zeros((0, 8), np.uint8), "Image 1 has no pixels"),
+        (np.full((8, 8), 1 + 1e-5), "Image 1 has floats from 1.00001 to 1.00001.*clip them"),
+        (np.full((8, 8), 1.5), r"Image 1 has floats from 1.5 to 1.5; [^5]*$"),
+        (np.full((8, 8), -0.5), "before they are standardised"),
+        (np.zeros((8, 8), bool), "dtype bool.*Is it a mask"),
+        (np.array(3.0), r"Image 1 has shape \(\)"),
+        (np.ma.masked_all((8, 8)), "Image 1 is a masked array"),
+        (torch.zeros(3, 8, 8).to_sparse(), "Image 1 is a tensor of layout torch.sparse_coo"),
+        (torch.zeros(3, 8, 8, device="meta"), "Image 1 is a tensor on the meta device"),
     ],
 )
 def test_a_bad_image_is_named_by_its_index(image, message):
@@ -371,6 +404,53 @@ def test_flipped_arrays_are_accepted(pixels):
     flipped = pixels[:, :, ::-1, ::-1]
     assert torch.equal(stack(flipped), stack(flipped.copy()))
     assert torch.equal(stack(list(flipped)), stack(flipped.copy()))
+
+
+class Wrapped:
+    """As xarray's and other libraries' arrays: NumPy can make an array of it."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_arrays_of_any_make_mean_what_their_values_mean(dtype, rng):
+    values = rng.random((3, 6, 7, 3))
+    values = values.astype(dtype) if dtype().dtype.kind == "f" else (values * 200).astype(dtype)
+    expected = stack(values)
+    makes = {
+        "big-endian": values.astype(values.dtype.newbyteorder(">")),
+        "without masked values": np.ma.array(values),
+        "wrapped": Wrapped(values),
+    }
+    if dtype == np.float64:
+        makes["long"] = values.astype(np.longdouble)
+    for make, X in makes.items():
+        assert torch.equal(stack(X), expected), make
+        one_by_one = [Wrapped(each) for each in values] if make == "wrapped" else list(X)
+        assert torch.equal(stack(one_by_one), expected), make
+        batches = image_batches(Images(X), 2, (5, 5), None)
+        whole = torch.cat(list(image_batches(Images(values), 2, (5, 5), None)))
+        assert torch.equal(torch.cat(list(batches)), whole), make
+
+
+def test_floats_that_rounding_brought_out_of_range_are_clipped():
+    for dtype in (np.float16, np.float32, np.float64):
+        above = np.nextafter(dtype(1), dtype(2))
+        pixels = np.array([[above, dtype(-1e-7)], [dtype(0.5), dtype(0)]])
+        expected = torch.tensor([[1, 0], [0.5, 0]]).expand(3, -1, -1)
+        assert torch.equal(read_image(pixels), expected)
+        assert torch.equal(stack(np.stack([pixels] * 2))[1], expected)
+    bfloat16 = torch.tensor([[1.0078125, 0.5]], dtype=torch.bfloat16)
+    assert read_image(bfloat16).max() == 1
+
+
+def test_tensors_that_need_gradients_are_read_without():
+    image = torch.rand(3, 8, 8, requires_grad=True)
+    assert not read_image(image).requires_grad
 
 
 def test_frames_of_pil_images_are_refused(tmp_path):
