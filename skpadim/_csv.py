@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from contextlib import suppress
 
 import pandas as pd
 
@@ -65,9 +66,20 @@ def read_csv(path) -> pd.DataFrame:
     table = pd.read_csv(
         path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
     )
-    for name, column in table.items():  # not DataFrame.map: pandas' type of text takes not all
+    for name, column in table.items():
         table[name] = pd.Series(map(plain_text, column), dtype=object)
-    return table.rename(columns=plain_text)
+    return infer_types(table.rename(columns=plain_text))
+
+
+def infer_types(table: pd.DataFrame) -> pd.DataFrame:
+    """Give columns of objects the types that pandas infers, where its text type can hold them.
+
+    That type takes no text that is not UTF-8 if PyArrow is installed, and `DataFrame` raises then.
+    """
+    for name, column in table.items():
+        with suppress(UnicodeEncodeError):
+            table[name] = column.infer_objects()
+    return table
 
 
 def _safe_cell(value):

@@ -35,7 +35,8 @@ def test_every_text_survives(text):
 def test_a_table_survives(tmp_path, kind):
     texts = [*FORMULAS, *HARMLESS, "lone\rreturn", "two\nlines", "not UTF-8 \udcff\udc80"]
     texts = [str(kind(text)) for text in texts]
-    table = pd.DataFrame({"path": [kind(text) for text in texts], "score": -0.1, "=n": 7})
+    cells = pd.Series([kind(text) for text in texts], dtype=object)
+    table = pd.DataFrame({"path": cells, "score": -0.1, "=n": 7})
     before = table.copy()
     write_csv(table, tmp_path / "t.csv")
     found = read_csv(tmp_path / "t.csv")
@@ -47,7 +48,7 @@ def test_a_table_survives(tmp_path, kind):
 
 
 def test_a_stream_gets_the_same_bytes(tmp_path):
-    table = pd.DataFrame({"path": ["=x", "\udcff"], "label": [1, -1]})
+    table = pd.DataFrame({"path": ["=x", "\udcff"], "label": [1, -1]}, dtype=object)
     stream = io.BytesIO()
     write_csv(table, stream)
     write_csv(table, tmp_path / "t.csv")
