@@ -110,7 +110,7 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; at the end, and only without an error, it becomes `folder`.
 
-    Folders above it are made as needed.
+    Folders above it are made as needed, and go again after an error.
 
     Raises
     ------
@@ -119,10 +119,12 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     """
     folder = Path(os.path.abspath(folder))
     _check_absent(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_overs(folder.parent)
-    part, descriptor = _begin(folder, _new_folder)
+    made = [parent for parent in folder.parents if not parent.exists()]
+    part = descriptor = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(folder.parent)
+        part, descriptor = _begin(folder, _new_folder)
         yield part
         for place, _, names in os.walk(part, topdown=False):
             for name in names:
@@ -135,7 +137,11 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-        shutil.rmtree(part, ignore_errors=True)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # not empty: it is done, or others have written there
+            for parent in made:
+                parent.rmdir()
 
 
 @contextmanager
@@ -294,7 +300,11 @@ def _is_at(descriptor, path):
 
 
 def _check_absent(folder):
-    if os.path.lexists(folder):
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            os.lstat(folder)
+        except OSError as error:
+            raise _in_words(error, folder) from error
         raise FileExistsError(f"{folder} exists and is not overwritten.")
 
 

@@ -59,9 +59,9 @@ def save_defects(
         raise FileExistsError(
             f"{folder} exists and is not overwritten: delete it or give another category."
         )
-    # One draw, so that no part is both in the training and the test set.
-    parts = make_defects(n_train + n_good, n_defective, part=part, **parameters)
     with folder_written_whole(folder) as unfinished:
+        # One draw, so that no part is both in the training and the test set.
+        parts = make_defects(n_train + n_good, n_defective, part=part, **parameters)
         counts = {}
         for image, mask, kind, group in zip(
             parts.data, parts.masks, parts.kinds, parts.groups, strict=True
