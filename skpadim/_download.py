@@ -1,4 +1,4 @@
-"""Fetching one file over HTTP: bounded waiting, resumed, checked by hash, never half-written."""
+"""Fetching one file over HTTP: in bounded time, resumed, checked by hash, never half-written."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import hashlib
 import os
 import queue
 import re
+import stat
 import threading
 import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlparse
 
 from tqdm.auto import tqdm
+
+from skpadim._output_files import written_whole
 
 # Without a network, looking up the host's name alone can hang for long, whatever the time-out of
 # the connection; so the wait for the first byte is bounded as a whole.
 CONNECT_SECONDS = 6.0
+# In any such time a server sends at least so much; with the size, this bounds the time in all.
 READ_SECONDS = 30.0
+MIN_BYTES_PER_SECOND = 5000
 _CHUNK_BYTES = 2**20
 # Statuses of the 4xx kind that may pass: time-out, range not satisfiable, too many requests.
 _PASSING_STATUSES = (408, 416, 429)
@@ -37,6 +46,7 @@ def download(
     path: Path,
     *,
     sha256_prefix: str,
+    max_bytes: int = 2**32,
     resume: bool = False,
     n_retries: int = 0,
     delay: float = 1.0,
@@ -51,6 +61,8 @@ def download(
         Folders are made as needed.
     sha256_prefix : str
         First hexadecimal digits of the SHA-256 of the file.
+    max_bytes : int, default=2**32
+        A server that sends more is refused: the size of the file, or more than it can have.
     resume : bool, default=False
         Whether what has arrived before an interruption is kept, as ``<path>.part``, for the next
         call to go on with. Since that name is the same for all, the caller sees to it that no two
@@ -66,20 +78,17 @@ def download(
     Raises
     ------
     DownloadError
-        If there is no answer within six seconds, if reading stalls for 30, if the server refuses,
-        or if the file is not the expected one.
+        If there is no answer within six seconds, if less than 150 kB come in 30, if the server
+        refuses, errs or sends too much, or if the file is not the expected one.
     """
     path = Path(path)
-    name = path.name if resume else f"{path.name}.{os.getpid()}-{threading.get_ident()}"
-    part = path.with_name(f"{name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
     except OSError as error:
         raise DownloadError(f"{path.parent} cannot be written to ({error}).") from error
     try:
-        with open(part, "r+b") as file:
-            transfer = _Transfer(url, file, sha256_prefix, description)
+        with _resumed(path) if resume else _fresh(path) as file:
+            transfer = _Transfer(url, file, sha256_prefix, max_bytes, description)
             for retries_left in range(n_retries, -1, -1):
                 try:
                     transfer.attempt()
@@ -88,50 +97,108 @@ def download(
                     if not retries_left:
                         raise
                     time.sleep(delay)
-        os.replace(part, path)
     except DownloadError:
         raise
     except OSError as error:
         raise DownloadError(f"fetching {url} to {path} failed ({error}).") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _fresh(path) -> Iterator[BinaryIO]:
+    """An empty file that becomes `path` at the end."""
+    with written_whole(path) as part, open(part, "r+b") as file:
+        yield file
+
+
+@contextmanager
+def _resumed(path) -> Iterator[BinaryIO]:
+    """The part that there is, or an empty file, that becomes `path` or stays for the next time."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with os.fdopen(_open_part(part), "r+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
     finally:
-        if part.exists() and not (resume and part.stat().st_size):
+        with suppress(FileNotFoundError):
+            if not part.lstat().st_size:
+                part.unlink()
+
+
+def _open_part(part):
+    """Descriptor of the part; what someone else has put at its well-known name is removed."""
+    flags = os.O_RDWR | getattr(os, "O_BINARY", 0)
+    with suppress(FileNotFoundError):
+        if not _is_own(part.lstat()):  # a link, say, to what must not be written
             part.unlink()
+    with suppress(FileExistsError):
+        return os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(part, flags | getattr(os, "O_NOFOLLOW", 0))
+    if _is_own(os.fstat(descriptor)):
+        return descriptor
+    os.close(descriptor)
+    raise DownloadError(f"{part} was changed by someone else just now.")
+
+
+def _is_own(status):
+    """Whether a file is a plain one of this user, with no second name."""
+    mine = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and mine
 
 
 class _Transfer:
     """Attempts to complete a file, each from where the one before it ended."""
 
-    def __init__(self, url, file, sha256_prefix, description):
+    def __init__(self, url, file, sha256_prefix, max_bytes, description):
         self.url = url
         self.file = file
         self.sha256_prefix = sha256_prefix
+        self.max_bytes = max_bytes
         self.description = description
         self.version = None  # what the server calls the version of which the file has a part
 
     def attempt(self):
         """Complete the file, or raise; after a wrong hash the file is empty."""
-        self.file.seek(0)
-        digest = hashlib.sha256()
-        while chunk := self.file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-        resumed_at = self.file.tell()
+        resumed_at, digest = self._read_part()
         if resumed_at and digest.hexdigest().startswith(self.sha256_prefix):
             return  # it was stopped between the last byte and its renaming
-        with self._request(resumed_at) as response:
-            if response.status != 206:  # the whole file, though the rest of it was asked for
+        with self._request(resumed_at) as answer:
+            if answer.status != 206:  # the whole file, though the rest of it was asked for
                 resumed_at = 0
                 digest = hashlib.sha256()
                 self._empty()
-            self.version = _version(response)
-            self._receive(response, resumed_at, digest)
+            self.version = answer.version
+            self._receive(answer, resumed_at, digest)
         if not digest.hexdigest().startswith(self.sha256_prefix):
             self._empty()
             # After a resumption the part may be to blame, from a file that has changed since.
             kind = _InterruptedDownloadError if resumed_at else DownloadError
+            page = " It is a web page, perhaps of a log-in or a notice." if answer.is_page else ""
             raise kind(
                 f"what {self.url} sent has SHA-256 {digest.hexdigest()[:12]}…, not "
-                f"{self.sha256_prefix[:12]}…."
+                f"{self.sha256_prefix[:12]}….{page}"
             )
+
+    def _read_part(self):
+        """Length and digest of what is there."""
+        self.file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := self.file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        if self.file.tell() > self.max_bytes:
+            self._empty()
+            return 0, hashlib.sha256()
+        return self.file.tell(), digest
 
     def _request(self, start):
         """Open the URL at a byte; without one, or if the server cannot, at the first."""
@@ -141,23 +208,22 @@ class _Transfer:
             if self.version:
                 headers["If-Range"] = self.version
         try:
-            response = _open(urllib.request.Request(self.url, headers=headers))
+            answer = _Answer(self.url, headers)
         except DownloadError as error:
             if getattr(error.__cause__, "code", None) == 416:  # the part is longer than the file
                 self._empty()
             raise
-        if response.status == 206:
-            given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            if given is None or int(given[1]) != start:
-                response.close()
-                self._empty()
-                raise _InterruptedDownloadError(f"{self.url} sent another part than was asked for.")
-        return response
+        if answer.status == 206 and answer.start != start:
+            answer.leave()
+            self._empty()
+            raise _InterruptedDownloadError(f"{self.url} sent another part than was asked for.")
+        return answer
 
-    def _receive(self, response, start, digest):
+    def _receive(self, answer, start, digest):
         """Append what comes to the file and to the digest."""
-        length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        total = answer.total(start)
+        if total is not None and total > self.max_bytes:
+            raise self._too_long(total)
         with tqdm(
             desc=self.description,
             initial=start,
@@ -166,15 +232,10 @@ class _Transfer:
             unit_scale=True,
             disable=True if self.description is None else None,
         ) as progress:
-            while True:
-                try:
-                    chunk = response.read(_CHUNK_BYTES)
-                except (OSError, HTTPException) as error:
-                    raise _InterruptedDownloadError(
-                        f"{self.url} broke off after {self.file.tell()} bytes ({error})."
-                    ) from error
-                if not chunk:
-                    break
+            for chunk in answer.chunks():
+                if self.file.tell() + len(chunk) > self.max_bytes:
+                    self._empty()
+                    raise self._too_long("more")
                 digest.update(chunk)
                 self.file.write(chunk)
                 progress.update(len(chunk))
@@ -183,48 +244,142 @@ class _Transfer:
                 f"{self.url} broke off after {self.file.tell()} of {total} bytes."
             )
 
+    def _too_long(self, found):
+        return DownloadError(
+            f"{self.url} sends {found} bytes, and the file has at most {self.max_bytes}."
+        )
+
     def _empty(self):
         self.file.seek(0)
         self.file.truncate()
 
 
-def _version(response):
-    """A mark of the file's version that the server accepts as If-Range: a strong ETag, or None."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else None
+class _Answer:
+    """What a server answers, awaited in a thread of its own so that no wait is unbounded.
 
+    Attributes
+    ----------
+    status : int
+    version : str or None
+        A mark of the file's version that the server accepts as If-Range: a strong ETag.
+    start : int or None
+        The first byte that it sends, where it sends a part.
+    is_page : bool
+    """
 
-def _open(request):
-    """Open a URL, or raise within `CONNECT_SECONDS`."""
-    url = request.full_url
-    outcome = queue.SimpleQueue()
-    given_up = threading.Event()
+    def __init__(self, url, headers):
+        self._url = url
+        self._items = queue.Queue(maxsize=4)
+        self._left = False
+        request = urllib.request.Request(url, headers=headers)
+        threading.Thread(target=self._fetch, args=[request], daemon=True).start()
+        try:
+            response = self._items.get(timeout=CONNECT_SECONDS)
+        except queue.Empty:
+            self.leave()
+            raise _InterruptedDownloadError(
+                f"{url} gave no answer within {CONNECT_SECONDS:g} seconds."
+            ) from None
+        if isinstance(response, Exception):
+            reason = getattr(response, "reason", None) or response
+            status = getattr(response, "code", 500)
+            final = isinstance(status, int) and status < 500 and status not in _PASSING_STATUSES
+            kind = DownloadError if final else _InterruptedDownloadError
+            raise kind(f"{url} cannot be reached ({reason}).") from response
+        self._headers = response.headers
+        self.status = response.status
+        tag = self._headers.get("ETag", "")
+        self.version = tag if tag.startswith('"') else None
+        self._range = re.match(
+            r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*$",
+            self._headers.get("Content-Range", ""),
+            re.ASCII,
+        )
+        self.start = None if self._range is None else int(self._range[1])
+        self.is_page = self._headers.get_content_type() == "text/html"
 
-    def connect():
+    def total(self, start):
+        """Length of the whole file, as far as it is told; raises if that is nonsense."""
+        if self.status == 206 and self._range[3] != "*":
+            return int(self._range[3])
+        lengths = set(self._headers.get_all("Content-Length", []))
+        if not lengths or "Transfer-Encoding" in self._headers:
+            return None
+        length = lengths.pop().strip()
+        if lengths or not re.fullmatch(r"\d{1,18}", length, re.ASCII):
+            raise _InterruptedDownloadError(
+                f"{self._url} announces a Content-Length that is no number: {length[:20]!r}."
+            )
+        return start + int(length)
+
+    def chunks(self) -> Iterator[bytes]:
+        """What is sent, as it comes; raises if that breaks off or is too slow."""
+        n_bytes = n_bytes_before = 0
+        deadline = time.monotonic() + READ_SECONDS
+        while True:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                if n_bytes - n_bytes_before < READ_SECONDS * MIN_BYTES_PER_SECOND:
+                    raise _InterruptedDownloadError(
+                        f"{self._url} is too slow: it sent {n_bytes - n_bytes_before} bytes in "
+                        f"{READ_SECONDS:g} seconds."
+                    )
+                n_bytes_before = n_bytes
+                deadline = time.monotonic() + READ_SECONDS
+                continue
+            try:
+                item = self._items.get(timeout=seconds_left)
+            except queue.Empty:
+                continue
+            if isinstance(item, Exception):
+                raise _InterruptedDownloadError(
+                    f"{self._url} broke off after {n_bytes} bytes ({item})."
+                ) from item
+            if not item:
+                return
+            n_bytes += len(item)
+            yield item
+
+    def leave(self):
+        """Want no more: the thread ends when it next hears of the server."""
+        self._left = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.leave()
+
+    def _fetch(self, request):
+        """Hand over the response, then what it holds up to b"" at its end, or an error."""
         try:
             # A new opener each time: urlopen keeps the proxies that it found at its first call.
-            response = urllib.request.build_opener().open(request, timeout=READ_SECONDS)
-        except Exception as error:  # handed to the waiting thread
+            opener = urllib.request.build_opener(_Redirections)
+            with opener.open(request, timeout=READ_SECONDS) as response:
+                item: HTTPResponse | bytes = response
+                while self._hand_over(item) and item != b"":
+                    item = response.read1(_CHUNK_BYTES)
+        except Exception as error:  # each layer has its own kinds, and servers find them all
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-            outcome.put(error)
-        else:
-            if given_up.is_set():
-                response.close()
-            outcome.put(response)
+            self._hand_over(error)
 
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        response = outcome.get(timeout=CONNECT_SECONDS)
-    except queue.Empty:
-        given_up.set()
-        raise _InterruptedDownloadError(
-            f"{url} gave no answer within {CONNECT_SECONDS:g} seconds."
-        ) from None
-    if isinstance(response, Exception):
-        reason = getattr(response, "reason", None) or response
-        status = getattr(response, "code", 500)
-        final = 400 <= status < 500 and status not in _PASSING_STATUSES
-        kind = DownloadError if final else _InterruptedDownloadError
-        raise kind(f"{url} cannot be reached ({reason}).") from response
-    return response
+    def _hand_over(self, item):
+        """Wait until there is room for an item; False if nobody wants it."""
+        while not self._left:
+            with suppress(queue.Full):
+                self._items.put(item, timeout=0.5)
+                return True
+        return False
+
+
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    """Follows those that stay with HTTP, and with encryption where there was some."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        scheme = urlparse(newurl).scheme
+        if scheme != "https" and (req.type, scheme) != ("http", "http"):
+            raise urllib.error.HTTPError(
+                req.full_url, code, f"it leads to {newurl}, which is not followed", headers, fp
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import uuid
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from sklearn.utils.validation import check_memory
 
 from skpadim._image_files import ImageFileError, open_regular
 from skpadim._images import Images
+from skpadim._output_files import written_whole
 from skpadim._version import __version__
 
 # A mark of the format, CRC-32 of all that follows it; height, width and channels.
@@ -146,11 +146,6 @@ def _write_map(path, layer_map):
     shape = _SHAPE.pack(*layer_map.shape)
     values = np.ascontiguousarray(layer_map.numpy(force=True), dtype=np.float32)
     header = _HEADER.pack(_MARK, zlib.crc32(values, zlib.crc32(shape)))
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(header + shape)
-            file.write(values)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path, durable=False) as part, open(part, "wb") as file:
+        file.write(header + shape)
+        file.write(values)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 import torch
 
-from skpadim._download import DownloadError, download
+from skpadim._download import DownloadError, download, file_sha256
 
 # After a failed download no other is tried for a while: a grid search without network must not
 # wait for every candidate.
@@ -37,8 +36,15 @@ def fetch_weights(name: str, entry) -> None:
     url = entry.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     sha256_prefix = path.stem.rpartition("-")[2]  # as torch.hub names its files
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest().startswith(sha256_prefix):
-        return
+    try:
+        if path.is_file() and file_sha256(path).startswith(sha256_prefix):
+            return
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"The ImageNet weights of {name} are at {path}, which cannot be read "
+            f"({error.strerror}). See to it that this user can read it, or give another file as "
+            "weights=...."
+        ) from error
     key = f"{url} to {path}"
     failed_at, message = _failures.get(key, (-_RETRY_SECONDS, ""))
     if time.monotonic() - failed_at < _RETRY_SECONDS:

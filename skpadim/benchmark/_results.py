@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from skpadim._output_files import written_whole
+from skpadim._csv import infer_types, read_csv, write_csv
+from skpadim._output_files import locked, written_whole
 
 FIGURES = ("image_roc_auc", "image_f1_max", "pixel_roc_auc", "aupro_0.3", "pixel_average_precision")
 COUNTS = ("n_train", "n_test_good", "n_test_defective", "n_skipped")
@@ -45,7 +46,7 @@ def read_results(path) -> pd.DataFrame:
         raise FileNotFoundError(f"{path} is not a file.")
     problem = "cannot be read as a CSV file"
     try:
-        results = pd.read_csv(path, dtype=str, keep_default_na=False)
+        results = read_csv(path)
         missing = {"category", *_TYPES} - set(results.columns)
         if missing:
             problem = f"has no column {min(missing)!r}"
@@ -85,6 +86,8 @@ def read_matching(path: Path, setting: dict[str, str]) -> pd.DataFrame:
 def add_row(path: Path, row: dict, setting: dict[str, str], order: Callable) -> None:
     """Add the row of a category to the file, which is replaced as a whole.
 
+    Rows that other processes add at the same time are kept.
+
     Parameters
     ----------
     path : Path
@@ -94,14 +97,15 @@ def add_row(path: Path, row: dict, setting: dict[str, str], order: Callable) -> 
     order : callable
         Key that sorts names of categories.
     """
-    # Read anew: another process may have added categories since the start.
-    done = read_matching(path, setting)
-    others = done[done["category"] != row["category"]]
-    results = in_order([*others.to_dict("records"), row], order)
-    with written_whole(path) as part:
-        results.to_csv(part, index=False)
+    with locked(path):
+        # Read anew: another process may have added categories since the start.
+        done = read_matching(path, setting)
+        others = done[done["category"] != row["category"]]
+        with written_whole(path) as part:
+            write_csv(in_order([*others.to_dict("records"), row], order), part)
 
 
 def in_order(rows: list[dict], order: Callable) -> pd.DataFrame:
     """Rows as a DataFrame, sorted by category."""
-    return pd.DataFrame(sorted(rows, key=lambda row: order(row["category"])))
+    ordered = sorted(rows, key=lambda row: order(row["category"]))
+    return infer_types(pd.DataFrame(ordered, dtype=object))

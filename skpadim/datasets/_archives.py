@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import lzma
-import os
 import shutil
+import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tqdm.auto import tqdm
 
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError)
+from skpadim._output_files import folder_written_whole
+
+# An archive of images hardly shrinks them: what grows more than this is made to fill the disk.
+_MAX_RATIO = 20
+_MAX_BYTES = 2**28  # of archives that are too small for a ratio
+_BLOCK_BYTES = 4096
 
 
 class ArchiveError(OSError):
@@ -38,14 +41,13 @@ def unpack(archive: Path, folder: Path, description: str | None = None) -> None:
     Raises
     ------
     ArchiveError
-        If the archive is damaged, or no archive; if a member would be written outside the folder
-        or is neither a file nor a folder; or if the files cannot be written. Nothing is left.
+        If the archive is damaged, encrypted, or no archive; if a member would be written outside
+        the folder or is neither a file nor a folder; if there is far more in it than its size
+        lets expect; or if the files cannot be written. Nothing is left.
     """
-    unfinished = folder.with_name(f".{folder.name}.unpacking")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
-        unfinished.mkdir(parents=True)
         with (
+            folder_written_whole(folder) as unfinished,
             _open(archive) as members,
             tqdm(
                 desc=description,
@@ -54,7 +56,15 @@ def unpack(archive: Path, folder: Path, description: str | None = None) -> None:
                 disable=True if description is None else None,
             ) as progress,
         ):
-            for name, source in members:
+            n_bytes_left = _MAX_BYTES + _MAX_RATIO * archive.stat().st_size
+            for name, n_bytes, source in members:
+                # An empty file takes room, too.
+                n_bytes_left -= max(n_bytes, _BLOCK_BYTES)
+                if n_bytes_left < 0:
+                    raise ArchiveError(
+                        f"{archive} would take up more than {_MAX_RATIO} times its size: nothing "
+                        "was unpacked."
+                    )
                 target = unfinished / _check_name(archive, name)
                 if source is None:
                     target.mkdir(parents=True, exist_ok=True)
@@ -63,49 +73,58 @@ def unpack(archive: Path, folder: Path, description: str | None = None) -> None:
                 with open(target, "wb") as file:
                     shutil.copyfileobj(source, file, 2**20)
                     progress.update(file.tell())
-        os.rename(unfinished, folder)
     except ArchiveError:
         raise
-    except _DAMAGED as error:
-        raise ArchiveError(f"{archive} is damaged, or no archive ({error}).") from error
     except OSError as error:
         raise ArchiveError(f"{archive} cannot be unpacked to {folder} ({error}).") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except Exception as error:  # each kind of archive has errors of its own
+        raise ArchiveError(f"{archive} is damaged, or no archive ({error}).") from error
 
 
 @contextmanager
 def _open(archive) -> Iterator[Iterator[tuple]]:
-    """Names of an archive's members, each with a file to read from, or None for a folder."""
+    """Names and sizes of an archive's members, each with a file to read, or None for a folder."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
-            yield _zip_members(file)
+            yield _zip_members(archive, file)
     else:
         with tarfile.open(archive) as file:
             yield _tar_members(archive, file)
 
 
-def _zip_members(file):
+def _zip_members(archive, file):
     for member in file.infolist():
+        mode = member.external_attr >> 16  # of Unix; 0 where another system packed it
+        if member.flag_bits & 1:
+            raise ArchiveError(
+                f"{archive} is encrypted ({member.filename!r}), and there is no password to give: "
+                "nothing was unpacked."
+            )
         if member.is_dir():
-            yield member.filename, None
-        else:
+            yield member.filename, 0, None
+        elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
             with file.open(member) as source:
-                yield member.filename, source
+                yield member.filename, member.file_size, source
+        else:
+            raise _neither(archive, member.filename)
 
 
 def _tar_members(archive, file):
     for member in file:
         if member.isdir():
-            yield member.name, None
+            yield member.name, 0, None
         elif member.isreg():
             with file.extractfile(member) as source:
-                yield member.name, source
+                yield member.name, member.size, source
         else:
-            raise ArchiveError(
-                f"{archive} holds {member.name!r}, which is neither a file nor a folder but a "
-                "link or a device: nothing was unpacked."
-            )
+            raise _neither(archive, member.name)
+
+
+def _neither(archive, name):
+    return ArchiveError(
+        f"{archive} holds {name!r}, which is neither a file nor a folder but a link or a device: "
+        "nothing was unpacked."
+    )
 
 
 def _check_name(archive, name):

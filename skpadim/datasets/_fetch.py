@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-from filelock import FileLock
 from sklearn.utils import Bunch
 
-from skpadim._download import download
+from skpadim._download import download, file_sha256
+from skpadim._output_files import locked
 from skpadim.datasets._archives import ArchiveError, unpack
 from skpadim.datasets._catalogue import DATASETS
 
@@ -26,12 +25,15 @@ class Archive:
     url : str
     sha256 : str
         Of the whole archive.
+    max_bytes : int
+        More than it has; no server can send more.
     root : str
         Folder of the archive that holds the categories.
     """
 
     url: str
     sha256: str
+    max_bytes: int
     root: str = "."
 
     @property
@@ -45,15 +47,18 @@ ARCHIVES = {
         "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f283/download/"
         "420938113-1629960298/mvtec_anomaly_detection.tar.xz",
         "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+        6 * 10**9,
     ),
     "btad": Archive(
         "https://avires.dimi.uniud.it/papers/btad/btad.zip",
         "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
+        8 * 10**9,
         "BTech_Dataset_transformed",
     ),
     "visa": Archive(
         "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
         "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+        4 * 10**9,
     ),
 }
 
@@ -244,19 +249,20 @@ def _fetch(name, category, data_home, download_if_missing, n_retries, delay):
         if not (download_if_missing or by_hand.is_file()):
             raise FileNotFoundError(f"It is not in {home}, and download_if_missing is False.")
         home.mkdir(parents=True, exist_ok=True)
-        # Others that want the same wait here. The system drops the lock of a process that ends.
-        with FileLock(home / f".{name}.lock"):
+        with locked(folder):  # others that want the same wait here
             if folder.is_dir():
                 return folder / archive.root
             if by_hand.is_file():
                 _check_archive(by_hand, archive)
                 unpack(by_hand, folder, f"Unpacking {dataset.title}")
                 return folder / archive.root
-            if not fetched.is_file():  # checked when it was fetched, if it is there
+            # One that is there was checked when it came, and may have changed since.
+            if not (fetched.is_file() and file_sha256(fetched) == archive.sha256):
                 download(
                     archive.url,
                     fetched,
                     sha256_prefix=archive.sha256,
+                    max_bytes=archive.max_bytes,
                     resume=True,
                     n_retries=n_retries,
                     delay=delay,
@@ -274,12 +280,9 @@ def _fetch(name, category, data_home, download_if_missing, n_retries, delay):
 
 def _check_archive(path, archive):
     """Raise if a file is not the archive."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    if digest.hexdigest() != archive.sha256:
+    digest = file_sha256(path)
+    if digest != archive.sha256:
         raise ArchiveError(
-            f"{path} is another file, or incomplete: its SHA-256 is {digest.hexdigest()}. It was "
-            "left as it is; remove it to have it fetched."
+            f"{path} is another file, or incomplete: its SHA-256 is {digest}. It was left as it "
+            "is; remove it to have it fetched."
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+from skpadim._output_files import folder_written_whole
 from skpadim.datasets._generated import make_defects
 
 
@@ -60,11 +59,9 @@ def save_defects(
         raise FileExistsError(
             f"{folder} exists and is not overwritten: delete it or give another category."
         )
-    # One draw, so that no part is both in the training and the test set.
-    parts = make_defects(n_train + n_good, n_defective, part=part, **parameters)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with folder_written_whole(folder) as unfinished:
+        # One draw, so that no part is both in the training and the test set.
+        parts = make_defects(n_train + n_good, n_defective, part=part, **parameters)
         counts = {}
         for image, mask, kind, group in zip(
             parts.data, parts.masks, parts.kinds, parts.groups, strict=True
@@ -75,21 +72,9 @@ def save_defects(
             _write(unfinished / place / f"{name}.png", image)
             if kind != "good":
                 _write(unfinished / "ground_truth" / kind / f"{name}_mask.png", mask * 255)
-        unfinished.chmod(0o777 & ~_umask())
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 
 def _write(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype("uint8")).save(path)
-
-
-def _umask():
-    """The mode that new folders lack; mkdtemp's are closed to others."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

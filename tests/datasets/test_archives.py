@@ -2,10 +2,18 @@
 
 import io
 import shutil
+import signal
+import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from skpadim.datasets import _archives
 from skpadim.datasets._archives import ArchiveError, unpack
@@ -111,12 +119,120 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == [archive]
 
 
-def test_what_a_killed_process_left_is_replaced(tmp_path):
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+def test_what_a_killed_process_left_is_removed(tmp_path):
     archive = _write_zip(tmp_path / "x.zip")
-    left = tmp_path / ".target.unpacking"
-    left.mkdir()
-    (left / "old").write_text("half")
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from skpadim.datasets import _archives\n"
+        "_archives.shutil.copyfileobj = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "_archives.unpack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, archive, tmp_path / "target"],
+        cwd=Path(__file__).parents[2],
+    )
+    (left,) = set(tmp_path.iterdir()) - {archive}
+    assert (left / "a.txt").read_bytes() == b""
     unpack(archive, tmp_path / "target")
     assert _read(tmp_path / "target") == FILES
     shutil.rmtree(tmp_path / "target")
     assert list(tmp_path.iterdir()) == [archive]
+
+
+def _patch(archive, **fields):
+    """Change fields of all of a zip's members, in both of the places where they stand."""
+    content = bytearray(archive.read_bytes())
+    for mark, places in ((b"PK\3\4", (6, 8)), (b"PK\1\2", (8, 10))):
+        place = content.find(mark)
+        while place >= 0:
+            for name, offset in zip(("flags", "method"), places, strict=True):
+                if name in fields:
+                    content[place + offset : place + offset + 2] = fields[name].to_bytes(
+                        2, "little"
+                    )
+            place = content.find(mark, place + 4)
+    archive.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"flags": 1}, r"x.zip is encrypted \('a.txt'\)"),
+        ({"flags": 0x41}, r"x.zip is encrypted \('a.txt'\)"),
+        ({"flags": 0x20}, r"x.zip is damaged, or no archive \(compressed patched data"),
+        ({"method": 97}, r"x.zip is damaged, or no archive \(.*compression.* not supported"),
+        ({"method": 8}, "x.zip is damaged, or no archive"),
+        ({"method": 12}, "x.zip (is damaged|cannot be unpacked)"),
+        ({"method": 14}, "x.zip is damaged, or no archive"),
+    ],
+)
+def test_odd_zips_are_told_in_words(tmp_path, fields, message):
+    archive = _write_zip(tmp_path / "x.zip")
+    _patch(archive, **fields)
+    with pytest.raises(ArchiveError, match=message):
+        unpack(archive, tmp_path / "target")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_devices_in_zips_are_refused(tmp_path, kind):
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        member = zipfile.ZipInfo("link")
+        member.external_attr = (kind | 0o777) << 16
+        file.writestr(member, "/etc/passwd")
+    with pytest.raises(ArchiveError, match="holds 'link', which is neither a file nor a folder"):
+        unpack(archive, tmp_path / "target")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("files", [{"large": bytes(2**20)}, {f"{i}": b"" for i in range(20)}])
+def test_what_would_fill_the_disk_is_refused_before_it_does(tmp_path, monkeypatch, suffix, files):
+    monkeypatch.setattr(_archives, "_MAX_BYTES", 2**15)
+    archive = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in files.items():
+                file.writestr(name, content)
+    else:
+        _write_tar(archive, files, mode="w:gz")
+    monkeypatch.setattr(_archives, "_MAX_RATIO", 2)
+    with pytest.raises(ArchiveError, match="would take up more than 2 times its size"):
+        unpack(archive, tmp_path / "target")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no</html>", b"PK\3\4"])
+def test_what_is_no_archive_is_told(tmp_path, content):
+    archive = tmp_path / "x.zip"
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveError, match="is damaged, or no archive"):
+        unpack(archive, tmp_path / "target")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_no_damage_is_anything_but_an_archive_error(tmp_path, data):
+    """Bytes changed anywhere in an archive, also where formats keep offsets and sizes."""
+    suffix = data.draw(st.sampled_from([".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"]))
+    archive = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        _write_zip(archive)
+    else:
+        _write_tar(archive, mode=f"w:{suffix[5:]}" if len(suffix) > 4 else "w")
+    content = bytearray(archive.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, min(len(content), 1000) - 1))
+        from_end = data.draw(st.booleans())  # where a zip has its directory
+        content[-1 - place if from_end else place] ^= data.draw(st.integers(1, 255))
+    archive.write_bytes(content)
+    with suppress(ArchiveError):
+        unpack(archive, tmp_path / "target")
+        shutil.rmtree(tmp_path / "target")
+    archive.unlink()
+    assert list(tmp_path.iterdir()) == []

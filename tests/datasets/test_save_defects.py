@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skpadim.datasets import make_defects, save_defects
+from skpadim.datasets import _save_defects, make_defects, save_defects
 
 SMALL = {"n_train": 3, "n_good": 2, "n_defective": 3, "image_size": 32, "random_state": 0}
 
@@ -41,5 +41,18 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_defects(tmp_path, **SMALL)
     with pytest.raises(ValueError, match="'disc' can have"):
-        save_defects(tmp_path, defects="bent", **SMALL)
+        save_defects(tmp_path / "new" / "root", defects="bent", **SMALL)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_parts_are_drawn(tmp_path, monkeypatch):
+    def draw(*_, **__):
+        raise AssertionError("work was started")
+
+    monkeypatch.setattr(_save_defects, "make_defects", draw)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        save_defects(tmp_path / "file", **SMALL)
+    with pytest.raises(OSError, match="cannot be written .File name too long"):
+        save_defects(tmp_path, "x" * 256, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
