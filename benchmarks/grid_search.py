@@ -77,7 +77,7 @@ def main():
 
 def search(settings, paths, y, masks):
     """Scores of all candidates and folds."""
-    scoring = {"image": "roc_auc", "aupro": aupro_scorer.set_score_request(masks=True)}
+    scoring = {"image": "roc_auc", "aupro": aupro_scorer}
     with config_context(enable_metadata_routing=True):
         found = GridSearchCV(
             PadimDetector(**settings), {"layers": LAYERS}, cv=FOLDS, scoring=scoring, refit=False
