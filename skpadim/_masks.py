@@ -108,8 +108,10 @@ def read_mask(mask, index: int) -> np.ndarray:
 
 
 def is_missing(mask) -> bool:
-    """Whether there is no mask: None, or the NaN that pandas may make of it."""
-    return mask is None or (isinstance(mask, float) and np.isnan(mask))
+    """Whether there is no mask: None, or the NaN or NA that pandas may make of it."""
+    if isinstance(mask, (float, np.floating)):
+        return bool(np.isnan(mask))
+    return mask is None or type(mask).__name__ in ("NAType", "NaTType")
 
 
 def is_in_files(mask) -> bool:
@@ -130,7 +132,8 @@ def as_sequence(masks) -> Sequence:
         return list(masks.iloc[:, 0] if masks.ndim == 2 and masks.shape[1] == 1 else masks)
     if isinstance(masks, np.ndarray) and masks.dtype.kind in "OU" and masks.shape[1:] == (1,):
         return list(masks[:, 0])
-    if isinstance(masks, (str, bytes, os.PathLike)) or not hasattr(masks, "__len__"):
+    is_single = isinstance(masks, (str, bytes, os.PathLike)) or getattr(masks, "ndim", 1) == 0
+    if is_single or not hasattr(masks, "__len__"):
         raise TypeError(
             f"masks must be a sequence of arrays, paths or None, not {type(masks).__name__}."
         )
