@@ -161,6 +161,12 @@ def upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF orientation says; one that stands upright is not copied."""
     if image.format == "TIFF" and image.tile:
         set_raw_modes(image, lambda decoder, raw_mode: _tiff_raw_mode(image, decoder, raw_mode))
+        # One that somebody else opened: without its name Pillow reads it, see `open_image`.
+        name, image.filename = image.filename, ""
+        try:
+            image.load()
+        finally:
+            image.filename = name
     image.load()  # of some formats, what is known of the orientation comes after the pixels
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return image if orientation == 1 else ImageOps.exif_transpose(image)

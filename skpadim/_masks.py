@@ -108,8 +108,10 @@ def read_mask(mask, index: int) -> np.ndarray:
 
 
 def is_missing(mask) -> bool:
-    """Whether there is no mask: None, or the NaN that pandas may make of it."""
-    return mask is None or (isinstance(mask, float) and np.isnan(mask))
+    """Whether there is no mask: None, or the NaN or NA that pandas may make of it."""
+    if isinstance(mask, (float, np.floating)):
+        return bool(np.isnan(mask))
+    return mask is None or type(mask).__name__ in ("NAType", "NaTType")
 
 
 def is_in_files(mask) -> bool:
@@ -130,7 +132,8 @@ def as_sequence(masks) -> Sequence:
         return list(masks.iloc[:, 0] if masks.ndim == 2 and masks.shape[1] == 1 else masks)
     if isinstance(masks, np.ndarray) and masks.dtype.kind in "OU" and masks.shape[1:] == (1,):
         return list(masks[:, 0])
-    if isinstance(masks, (str, bytes, os.PathLike)) or not hasattr(masks, "__len__"):
+    is_single = isinstance(masks, (str, bytes, os.PathLike)) or getattr(masks, "ndim", 1) == 0
+    if is_single or not hasattr(masks, "__len__"):
         raise TypeError(
             f"masks must be a sequence of arrays, paths or None, not {type(masks).__name__}."
         )
@@ -284,19 +287,18 @@ def _brightness(image):
     if pixels.ndim == 2:
         return pixels
     white = np.iinfo(pixels.dtype).max
-    colours = pixels[..., :3]
-    values = colours.max(axis=2)
-    has_one_colour = (colours == colours[0, 0]).all()
-    if pixels.shape[2] == 4:
-        alpha = pixels[..., 3]
+    red, green, blue, *alphas = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    values = np.maximum(np.maximum(red, green), blue)
+    has_one_colour = all(channel.min() == channel.max() for channel in (red, green, blue))
+    for alpha in alphas:
         is_cut_out = alpha.min() < alpha.max()
         if has_one_colour:
             values = alpha if is_cut_out else np.minimum(values, alpha)
         elif is_cut_out:  # what is transparent is normal, as on black
             values = np.round(values * (alpha / white)).astype(pixels.dtype)
-    is_grey = (colours == colours[..., :1]).all()
+    is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
     if not (is_grey or has_one_colour) and values.min() > white // 8:
-        shown = np.unique(colours.reshape(-1, 3), axis=0)
+        shown = np.unique(pixels[..., :3].reshape(-1, 3), axis=0)
         raise ImageFileError(
             f"has {len(shown)} colours ({', '.join(str(tuple(c)) for c in shown[:3].tolist())}"
             f"{', ...' if len(shown) > 3 else ''}), of which none is black; a mask must be black "

@@ -133,6 +133,8 @@ def test_masks_are_turned_upright_as_images_are(tmp_path, orientation, suffix, o
     Image.fromarray(MASK * white).save(path, exif=exif, **options)
     expected = TURNED[orientation]
     np.testing.assert_array_equal(read_mask(path, 0), expected)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(read_mask(opened, 0), expected)
     np.testing.assert_array_equal(np.asarray(MaskFiles((path,), threshold=127)), expected)
     np.testing.assert_array_equal(read_masks([path], [path])[0], expected)
     assert image_size(path) == expected.shape
@@ -189,9 +191,10 @@ def test_an_array_of_other_values_is_refused(mask, message):
         read_mask(mask, 7)
 
 
-def test_files_that_are_no_masks_are_refused_by_name(tmp_path):
+def test_files_that_are_no_masks_are_refused_by_name(tmp_path, monkeypatch):
     grey(255).save(tmp_path / "film.gif", save_all=True, append_images=[grey(100)])
-    Image.new("1", (14000, 13000)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    Image.new("1", (200, 150)).save(tmp_path / "huge.png")
     (tmp_path / "empty.png").touch()
     os.mkfifo(tmp_path / "pipe.png")
     for name, message in (
@@ -271,8 +274,12 @@ def test_masks_come_in_the_forms_that_images_come_in(tmp_path, one_of_many):
     masks = [None] * 3 + [str(tmp_path / "mask.png")] * 3
     row = evaluate(detector, [0] * 6, y, masks)
     column = np.array(masks, dtype=object)[:, None]
-    for same in (pandas.DataFrame({"mask": masks}), pandas.Series(masks), column, tuple(masks)):
+    series = pandas.Series(masks)
+    forms = (pandas.DataFrame({"mask": masks}), series, series.astype("string"), column)
+    for same in (*forms, tuple(masks)):
         assert evaluate(detector, [0] * 6, y, same) == row
+    for missing in (float("nan"), np.float32("nan"), pandas.NA, pandas.NaT):
+        assert evaluate(detector, [0] * 6, y, [missing] * 3 + masks[3:]) == row
 
 
 def test_all_good_images_may_have_black_masks(tmp_path, one_of_many):
