@@ -147,8 +147,9 @@ def _check_list(items):
     for index, item in enumerate(items):
         is_array = hasattr(item, "__array__") and not isinstance(item, np.generic)
         if not is_array and not isinstance(item, (str, os.PathLike, Image.Image)):
+            shown = " ".join(repr(item).split())[:60]
             raise TypeError(
-                f"X[{index}] is a {type(item).__name__} ({' '.join(repr(item).split()):.60}); X must be {_KINDS}."
+                f"X[{index}] is a {type(item).__name__} ({shown}); X must be {_KINDS}."
                 f"{_advice(item)}"
             )
         with _naming(f"X[{index}]"):

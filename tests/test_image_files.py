@@ -170,15 +170,21 @@ def array_form(pixels):
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 2 else pixels
 
 
-@pytest.mark.parametrize("n_channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("way", WAYS)
+FILES = [
+    (way, dtype, n_channels)
+    for way in WAYS
+    for dtype in (np.uint8, np.uint16)
+    for n_channels in (1, 2, 3, 4)
+    # Of grey with alpha, Pillow knows no TIFF of 16 bits, nor one in planes.
+    if not (n_channels == 2 and "tiff" in way and (dtype == np.uint16 or "planes" in way))
+]
+
+
+@pytest.mark.parametrize(("way", "dtype", "n_channels"), FILES)
 def test_a_file_means_what_its_array_means_in_every_orientation(
     way, dtype, n_channels, rng, tmp_path
 ):
     suffix, write, options = WAYS[way]
-    if "tiff" in way and n_channels == 2 and (dtype == np.uint16 or "planes" in way):
-        pytest.skip("Pillow has no such TIFF; see the test of what is refused")
     for orientation, turn in UPRIGHT.items():
         stored = noise(dtype, n_channels, rng)
         path = tmp_path / f"{orientation}{suffix}"
