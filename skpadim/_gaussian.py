@@ -178,7 +178,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
         y : array-like of shape (n_samples,), default=None
             +1 normal, -1 anomalous: samples labelled -1 are left out. With embeddings of images
-            other labels are refused; with plain features any other `y` is ignored.
+            also 0 and 1, as :meth:`PadimDetector.fit` reads them; with plain features any other
+            `y` is ignored.
         groups : array-like of shape (n_samples,), default=None
             Label of what each sample shows, a part's number where there are several photographs
             of it. With ``calibration="leave_one_out"`` a sample is scored under the model without

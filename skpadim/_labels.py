@@ -1,10 +1,12 @@
-"""What labels of images mean, wherever there are any: +1 is good, and -1 is anomalous.
+"""What labels of images mean, wherever there are any.
 
-0 and 1, and bool, are refused. Either could stand for good; and in a search the labels also reach
-scikit-learn's scorers, for which the greater one is what a high decision function speaks for.
++1 is good and -1 anomalous, as in scikit-learn; or 0 (False) is good and 1 (True) anomalous, as in
+masks. Only ones are all good.
 """
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 
@@ -12,12 +14,12 @@ from skpadim._arrays import as_array
 
 
 def check_labels(y, n_samples: int | None = None, *, name: str = "y") -> np.ndarray:
-    """Labels as an array of +1 and -1.
+    """Labels as an array of +1 (good) and -1 (anomalous).
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        +1 good, -1 anomalous.
+        +1 good and -1 anomalous; or bool, or 0 and 1, 1 (True) where anomalous.
     n_samples : int, default=None
         Not compared if None.
     name : str, default="y"
@@ -37,12 +39,14 @@ def check_labels(y, n_samples: int | None = None, *, name: str = "y") -> np.ndar
         raise ValueError(
             f"{name} has {len(labels)} labels for {n_samples} images; give one for each, or none."
         )
-    if not are_labels(labels):
-        raise ValueError(
-            f"{name} has the labels {_some_values(labels)}; use +1 for good and -1 for defective "
-            f"images.{_how_to_convert(labels, name)}"
-        )
-    return labels.astype(int)
+    if are_labels(labels):
+        return labels.astype(int)
+    if labels.dtype.kind in "buif" and np.isin(labels, (0, 1)).all():
+        return np.where(labels == 1, -1, 1)
+    raise ValueError(
+        f"{name} has the labels {_some_values(labels)}; use +1 for good and -1 for defective "
+        "images, or 0 for good and 1 for defective ones."
+    )
 
 
 def find_good(y, n_samples: int, *, at_least: int = 1) -> np.ndarray:
@@ -53,7 +57,15 @@ def find_good(y, n_samples: int, *, at_least: int = 1) -> np.ndarray:
     TypeError, ValueError
         As :func:`check_labels`, or if there are fewer than `at_least`.
     """
-    good = np.flatnonzero(check_labels(y, n_samples) == 1)
+    labels = check_labels(y, n_samples)
+    good = np.flatnonzero(labels == 1)
+    if not are_labels(y):
+        warnings.warn(
+            f"y of 0 and 1 is read as 1 (True) for defective images: {n_samples - len(good)} of "
+            f"{n_samples} are left out. In a search, give +1 for good and -1 for defective ones, "
+            "numpy.where(y == 1, -1, 1): scikit-learn's scorers take the greater label for good.",
+            stacklevel=4,
+        )
     if len(good) >= at_least:
         return good
     if len(good):
@@ -93,12 +105,3 @@ def _some_values(labels):
     """The first few values, as text."""
     values = sorted({repr(value) for value in labels.tolist()})
     return ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
-
-
-def _how_to_convert(labels, name):
-    if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
-        return ""
-    return (
-        f" Other libraries mean either by 1 (True): give numpy.where({name} == 1, -1, 1) if it is "
-        f"anomalous, and numpy.where({name} == 1, 1, -1) if it is good."
-    )

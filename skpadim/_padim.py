@@ -244,8 +244,8 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         X : images
             At least two, three for ``calibration="leave_one_out"``; see Notes.
         y : array-like of shape (n_samples,), default=None
-            +1 good, -1 defective: images labelled -1 are left out. None means that all are good.
-            0 and 1, and bool, are refused, since either could stand for good.
+            +1 good, -1 defective; or bool, or 0 and 1, 1 (True) for defective, with a warning.
+            Defective images are left out. None means that all are good.
         groups : array-like of shape (n_samples,), default=None
             Label of the part that each image shows, where there are several photographs of some:
             with ``calibration="leave_one_out"`` they are left out together. Each would vouch for

@@ -10,7 +10,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from skpadim._groups import check_groups
-from skpadim._labels import check_labels, find_good
+from skpadim._labels import are_labels, check_labels, find_good
 
 __all__ = ["NormalFold", "NormalGroupFold"]
 
@@ -70,12 +70,16 @@ class _GoodTrainingFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If labels are other than +1 and -1 (0 and 1, and bool, are refused, since either could
-            stand for good), or if there are too few images or groups for every fold to hold its
-            share.
+            If labels are other than +1 and -1 (of 0 and 1 a search's scorers would take 1 for
+            good), or if there are too few images or groups for every fold to hold its share.
         """
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         labels = np.ones(n_samples, int) if y is None else check_labels(y, n_samples)
+        if y is not None and not are_labels(y):
+            raise ValueError(
+                "y has the labels 0, 1; use +1 for good and -1 for defective images: a search's "
+                "scorers take the greater label for good. numpy.where(y == 1, -1, 1) makes them."
+            )
         find_good(labels, n_samples)
         fold_of = self._assign_folds(labels, groups)
         for fold in range(self.n_splits):
@@ -148,9 +152,8 @@ class NormalFold(_GoodTrainingFold):
         Raises
         ------
         ValueError
-            If labels are other than +1 and -1 (0 and 1, and bool, are refused, since either could
-            stand for good), or if there are fewer good images than folds, or fewer defective ones
-            (but some).
+            If labels are other than +1 and -1 (of 0 and 1 a search's scorers would take 1 for
+            good), or if there are fewer good images than folds, or fewer defective ones (but some).
         """
         if groups is not None:
             warnings.warn(

@@ -52,17 +52,21 @@ def test_labels_of_any_container_are_read_alike(convert):
         (range(5), ValueError, r"labels 0, 1, 2, 3, 4; use \+1"),
         (range(2, 8), ValueError, "6 labels"),
         (["1", "-1"] * 2 + ["1"], ValueError, "labels '-1', '1'; use"),
-        (
-            np.array([0, 0, 0, 1, 1]),
-            ValueError,
-            r"labels 0, 1; .*where\(y == 1, -1, 1\) if it is anom",
-        ),
-        (np.zeros(5, bool), ValueError, r"labels False; .*where\(y == 1, 1, -1\) if it is good"),
     ],
 )
 def test_what_could_be_misread_is_refused(y, error, message):
     with pytest.raises(error, match=message):
         check_labels(y, 5)
+
+
+def test_zeros_and_ones_are_read_as_masks_are_with_a_warning_of_a_fit():
+    flags = np.array([0, 1, 0, 0, 1])
+    for y in (flags, flags.astype(bool), flags.astype(float), flags.tolist()):
+        np.testing.assert_array_equal(check_labels(y, 5), LABELS)
+        with pytest.warns(UserWarning, match=r"1 \(True\) for defective images: 2 of 5 are left"):
+            np.testing.assert_array_equal(find_good(y, 5), [0, 2, 3])
+    assert (check_labels(np.ones(5), 5) == 1).all()
+    assert (check_labels(np.ones(5, bool), 5) == -1).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")

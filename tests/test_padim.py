@@ -190,7 +190,7 @@ def test_images_labelled_defective_are_left_out(parts, good, make_detector):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.zeros(24), r"y has the labels 0.0; use \+1 for good and -1 for defective"),
+        (np.full(24, 2.0), r"y has the labels 2.0; use \+1 for good and -1 for defective"),
         (-np.ones(24), "nothing to learn from"),
         (np.r_[1, -np.ones(23)], "y labels 1 image as good; at least 2"),
         (np.ones(3), "y has 3 labels for 24 images"),

@@ -34,8 +34,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     X : images
         In any form that the detector takes.
     y : array-like of shape (n_samples,)
-        +1 for good images and -1 for anomalous ones, at least one of each. 0 and 1, and bool, are
-        refused, since either could stand for good.
+        +1 for good images and -1 for anomalous ones; or bool, or 0 and 1, 1 (True) where
+        anomalous, as :meth:`PadimDetector.fit` reads them. At least one of each.
     masks : sequence of length n_samples
         Arrays (height, width), or objects that NumPy makes such arrays of, of bool, or of 0 and 1,
         255 or 65535; PIL images, or paths of images, of two values, normal where black, or in

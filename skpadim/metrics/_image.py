@@ -20,9 +20,8 @@ def image_f1_max(y_true, y_score) -> tuple[float, float]:
     Parameters
     ----------
     y_true : array-like of shape (n,)
-        +1 for good images and -1 for anomalous ones, as everywhere. 0 and 1, and bool, are refused,
-        since either could stand for good: of masks, give
-        ``np.where(masks.any(axis=(1, 2)), -1, 1)``.
+        +1 for good images and -1 for anomalous ones, as in scikit-learn; or bool, or 0 and 1, 1
+        (True) where anomalous, as in masks. :meth:`PadimDetector.fit` reads them alike.
     y_score : array-like of shape (n,)
         Scores, **higher is more anomalous**, as the maximum of an anomaly map is: give
         ``-detector.score_samples(X)`` for a detector that has scikit-learn's sign.

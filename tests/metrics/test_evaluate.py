@@ -302,24 +302,25 @@ def test_an_image_of_each_kind_is_needed(y, missing):
         evaluate(Maps(), np.zeros((3, 4, 4)), y, masks)
 
 
-@pytest.mark.parametrize(
-    "convert", [lambda y: y == -1, lambda y: (y == -1) * 1, lambda y: (y == 1) * 1]
-)
-def test_labels_that_could_mean_either_are_refused_as_by_a_fit(
+@pytest.mark.parametrize("convert", [lambda y: y == -1, lambda y: (y == -1) * 1])
+def test_flags_of_anomalous_images_mean_the_same_to_fit_and_metrics(
     fitted, make_detector, parts, convert
 ):
-    y = convert(parts.target)
-    calls = [
-        lambda: make_detector().fit(parts.data, y),
-        lambda: make_detector().partial_fit(parts.data, y),
-        lambda: PatchGaussian().fit(np.zeros((len(y), 2, 2, 3)), y),
-        lambda: evaluate(fitted, parts.data, y, parts.masks),
-        lambda: image_f1_max(y, np.zeros(len(y))),
-        lambda: next(NormalFold(2).split(y, y)),
-    ]
-    for call in calls:
-        with pytest.raises(ValueError, match=r"has the labels (False, True|0, 1); use \+1 .*where"):
-            call()
+    y, maps = convert(parts.target), fitted.anomaly_map(parts.data)
+    scores = maps.max(axis=(1, 2))
+    row = evaluate(fitted, parts.data, parts.target, parts.masks)
+    assert evaluate(fitted, parts.data, y, parts.masks) == row
+    assert image_f1_max(y, scores) == image_f1_max(parts.target, scores)
+    n_good = (parts.target == 1).sum()
+    with pytest.warns(UserWarning, match="scorers take the greater label for good"):
+        assert make_detector().fit(parts.data, y).n_samples_seen_ == n_good
+    with pytest.warns(UserWarning, match=r"1 \(True\) for defective"):
+        assert make_detector().partial_fit(parts.data, y).n_samples_seen_ == n_good
+    embeddings = np.random.default_rng(0).normal(size=(len(y), 2, 2, 3))
+    with pytest.warns(UserWarning, match=r"1 \(True\) for defective"):
+        assert PatchGaussian().fit(embeddings, y).n_samples_seen_ == n_good
+    with pytest.raises(ValueError, match=r"use \+1 for good .* scorers"):
+        next(NormalFold(2).split(y, y))
 
 
 def test_what_makes_no_maps_is_refused(parts):

@@ -168,8 +168,9 @@ def test_pixels_that_would_be_misread_are_refused(convert, error, message, as_li
         image_f1_max([1, -1], convert(np.array([0.1, 0.9])))
 
 
-def test_labels_of_images_are_scikit_learns():
-    assert image_f1_max([1, 1, -1, -1], [0, 3, 2, 4]) == (0.8, 2.0)
+def test_labels_of_images_are_scikit_learns_or_as_masks():
+    for labels in ([1, 1, -1, -1], [0, 0, 1, 1], [False, False, True, True]):
+        assert image_f1_max(labels, [0, 3, 2, 4]) == (0.8, 2.0)
 
 
 @pytest.mark.parametrize(
