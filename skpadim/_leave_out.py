@@ -61,7 +61,7 @@ def leave_one_out_distances(
     distances : tensor of shape (n_embeddings, n_positions)
     """
     n, dtype = n_samples, embeddings.dtype
-    q = mahalanobis_distances(embeddings, mean.to(dtype), strips, dtype).double() ** 2
+    q = mahalanobis_distances(embeddings, mean, strips).double() ** 2
     c = n / ((n - 1) * (n - 2))
     if dtype != torch.float64:
         few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
@@ -256,7 +256,7 @@ class TrainingDistances:
         if not self.leave_one_out:
 
             def measure(rows, mean, strips, exact_strips):
-                return mahalanobis_distances(rows, mean.to(self.dtype), strips)
+                return mahalanobis_distances(rows, mean, strips)
 
             return self._measure(embeddings, n - 1, self.dtype, measure)
         rows_of = {1: slice(None)} if groups is None else rows_by_group_size(groups)

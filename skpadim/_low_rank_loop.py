@@ -1,7 +1,8 @@
 """Mahalanobis distances from the samples themselves, compiled for this CPU by Numba.
 
-A position's samples are read from where they lie in the state, and multiplied with the differences
-of some embeddings to the mean; then the rows of the kernel's inverse factor with these products.
+A position's samples are read from where they lie in the state, centred, and multiplied with the
+differences of some embeddings to the mean; then the rows of the kernel's inverse factor with these
+products.
 Both are scalar products of many rows with some columns: five with two at a time fill the vector
 registers with sums, or eight with one. All is float64, since squared lengths are subtracted in the
 end. An embedding is measured in the same way whatever others are measured with it.
@@ -64,9 +65,9 @@ def low_rank_distances(
     distances = embeddings.new_empty(n_embeddings, n_positions)
     n_columns = _MAX_EMBEDDINGS + _COLUMNS
     # Differences to the mean, their products with the samples, those with the inverse factor, what
-    # is left of the square sums; sums in progress; the samples, float32.
+    # is left of the square sums; sums in progress; the centred samples.
     scratch_size = n_columns * (n_features + 2 * n_samples + 1) + _ROWS * _COLUMNS * _LANES
-    scratch_size += (n_samples * n_features + 1) // 2
+    scratch_size += n_samples * n_features
     scratch = mean.new_zeros(n_threads, scratch_size)
     layout = [(s.data_ptr(), 8 * s.stride(0), 8 * s.stride(1), *s.shape[1:]) for s in strips]
     layout = np.array(layout, np.int64)
@@ -109,21 +110,29 @@ _INT64 = types.int64
 
 
 def _product_writer(n_rows, n_columns):
-    """Function that multiplies rows with columns; each pair gives a register of sums."""
+    """Function that multiplies rows with columns; each pair gives a register of sums.
+
+    Rows of float32 are samples as they are, of which the mean is subtracted on the way.
+    """
 
     @intrinsic
-    def write_products(_context, number, rows, row, columns, column, n_registers, sums):
+    def write_products(_context, number, rows, row, mean, columns, column, n_registers, sums):
         def write(context, builder, _signature, arguments):
-            _, rows, row, columns, column, n_registers, target = arguments
+            _, rows, row, mean, columns, column, n_registers, target = arguments
             rows = [code.step(builder, rows, i, row) for i in range(n_rows)]
             columns = [code.step(builder, columns, i, column) for i in range(n_columns)]
 
             def factors(k):
                 starts = [code.step(builder, start, k, 8 * _LANES) for start in columns]
                 others = [code.load(builder, start, types.float64) for start in starts]
+                if number == types.float32:
+                    address = code.step(builder, mean, k, 8 * _LANES)
+                    means = code.load(builder, address, types.float64)
                 for start in rows:
                     address = code.step(builder, start, k, _LANES * number.bitwidth // 8)
                     numbers = code.load_doubles(builder, address, number)
+                    if number == types.float32:
+                        numbers = numbers - means
                     yield from ((numbers, other) for other in others)
 
             n_sums = n_rows * n_columns
@@ -132,7 +141,7 @@ def _product_writer(n_rows, n_columns):
                 code.store(total, code.step(builder, target, i, 8 * _LANES), types.float64)
             return context.get_dummy_value()
 
-        return types.void(number, *[_INT64] * 6), write
+        return types.void(number, *[_INT64] * 7), write
 
     return write_products
 
@@ -151,33 +160,33 @@ def _measure_positions(pointer):
     whitened = products + 8 * n_columns * task.n_samples
     squares = whitened + 8 * n_columns * task.n_samples
     sums = squares + 8 * n_columns
-    gathered = sums + 8 * _ROWS * _COLUMNS * _LANES
+    centred = sums + 8 * _ROWS * _COLUMNS * _LANES
     while True:
         first = _POSITIONS * next_count(task.counters + 8)
         if first >= task.n_positions:
             break
         for position in range(first, min(first + _POSITIONS, task.n_positions)):
-            rows, row = task.samples + position * task.sample_position, task.sample
-            if task.n_embeddings > _COLUMNS:  # which are multiplied with the rows again and again
-                rows, row = _gather(task, rows, gathered), 4 * task.n_features
+            if task.n_embeddings > _COLUMNS:  # which are multiplied with them again and again
+                _centre_samples(task, position, centred)
             for start in range(0, task.n_embeddings, _MAX_EMBEDDINGS):
                 stop = min(start + _MAX_EMBEDDINGS, task.n_embeddings)
                 count = stop - start
                 _subtract_mean(task, position, start, stop, differences, squares)
-                _multiply_centred(task, position, rows, row, count, differences, products, sums)
+                _multiply_samples(task, position, centred, count, differences, products, sums)
                 _subtract_whitened(task, position, count, products, squares, whitened, sums)
                 _write_distances(task, position, start, stop, squares)
 
 
 @njit
-def _gather(task, rows, gathered):
-    """Copy a position's samples, which lie far apart, to where the caches can hold them all."""
+def _centre_samples(task, position, centred):
+    """Write a position's samples minus the mean, which lie far apart, into memory of the caches."""
+    mean = numbers_at(DOUBLE, task.mean + 8 * position * task.n_features)
     for i in range(task.n_samples):
-        sample = numbers_at(FLOAT, rows + i * task.sample)
-        target = numbers_at(FLOAT, gathered + 4 * i * task.n_features)
+        address = task.samples + i * task.sample + position * task.sample_position
+        sample = numbers_at(FLOAT, address)
+        target = numbers_at(DOUBLE, centred + 8 * i * task.n_features)
         for k in range(task.n_features):
-            target[k] = sample[k]
-    return gathered
+            target[k] = sample[k] - mean[k]
 
 
 @njit
@@ -195,17 +204,16 @@ def _subtract_mean(task, position, start, stop, differences, squares):
 
 
 @njit
-def _multiply_centred(task, position, rows, row, n_embeddings, differences, products, sums):
-    """Multiply the centred samples with the differences."""
+def _multiply_samples(task, position, centred, count, differences, products, sums):
+    """Multiply the centred samples with the differences of `count` embeddings."""
     n, size = task.n_samples, task.n_features
-    _multiply(FLOAT, rows, row, n, differences, size, n_embeddings, size, products, n, sums)
-    mean = numbers_at(DOUBLE, task.mean + 8 * position * size)
-    for i in range(n_embeddings):
-        difference = numbers_at(DOUBLE, differences + 8 * i * size)
-        shift = _sum_of_products(mean, difference, size)
-        product = numbers_at(DOUBLE, products + 8 * i * n)
-        for k in range(n):
-            product[k] -= shift
+    if task.n_embeddings > _COLUMNS:
+        row = 8 * size
+        _multiply(DOUBLE, centred, row, 0, n, differences, size, count, size, products, n, sums)
+    else:
+        rows, row = task.samples + position * task.sample_position, task.sample
+        mean = task.mean + 8 * position * size
+        _multiply(FLOAT, rows, row, mean, n, differences, size, count, size, products, n, sums)
 
 
 @njit
@@ -216,7 +224,7 @@ def _subtract_whitened(task, position, n_embeddings, products, squares, whitened
     for k in range(task.n_strips):
         rows, row = strips[5 * k] + position * strips[5 * k + 1], strips[5 * k + 2]
         n_rows, size = strips[5 * k + 3], strips[5 * k + 4]
-        _multiply(DOUBLE, rows, row, n_rows, products, n, n_embeddings, size, whitened, n, sums)
+        _multiply(DOUBLE, rows, row, 0, n_rows, products, n, n_embeddings, size, whitened, n, sums)
         for i in range(n_embeddings):
             numbers = numbers_at(DOUBLE, whitened + 8 * i * n)
             rest[i] -= _sum_of_products(numbers, numbers, n_rows)
@@ -232,9 +240,12 @@ def _write_distances(task, position, start, stop, squares):
 
 
 @njit
-def _multiply(number, rows, row, n_rows, columns, column, n_columns, size, products, product, sums):
+def _multiply(
+    number, rows, row, mean, n_rows, columns, column, n_columns, size, products, product, sums
+):
     """Scalar products of rows, whose numbers are like `number`, with columns of float64.
 
+    Of rows of float32 the mean is subtracted; others are taken as they are, and `mean` is 0.
     A row begins `row` bytes after the one before, a column `column` numbers, the products with a
     column `product` numbers. There is memory behind the last column.
     """
@@ -250,17 +261,18 @@ def _multiply(number, rows, row, n_rows, columns, column, n_columns, size, produ
                     totals[k] = 0
             elif count == 1 and i + _ROWS_OF_ONE <= n_rows:
                 height, width = _ROWS_OF_ONE, 1
-                _multiply_column(number, address, row, start, 0, n_registers, sums)
+                _multiply_column(number, address, row, mean, start, 0, n_registers, sums)
             elif i + _ROWS <= n_rows:
                 height = _ROWS
-                _multiply_tile(number, address, row, start, 8 * column, n_registers, sums)
+                _multiply_tile(number, address, row, mean, start, 8 * column, n_registers, sums)
             else:
-                _multiply_row(number, address, row, start, 8 * column, n_registers, sums)
+                _multiply_row(number, address, row, mean, start, 8 * column, n_registers, sums)
             for r in range(height):
                 for c in range(count):
                     total = _total(
                         number,
                         address + r * row,
+                        mean,
                         start + 8 * c * column,
                         size,
                         sums + 8 * _LANES * (r * width + c),
@@ -270,14 +282,17 @@ def _multiply(number, rows, row, n_rows, columns, column, n_columns, size, produ
 
 
 @njit
-def _total(number, row, column, size, sums):
+def _total(number, row, mean, column, size, sums):
     """A scalar product, of which all but the last terms are in a register of sums."""
     numbers, others = numbers_at(number, row), numbers_at(DOUBLE, column)
     parts, total = numbers_at(DOUBLE, sums), DOUBLE
     for lane in range(_LANES):
         total += parts[lane]
     for k in range(size - size % _LANES, size):
-        total += numbers[k] * others[k]
+        value = DOUBLE + numbers[k]
+        if mean != 0:
+            value -= numbers_at(DOUBLE, mean)[k]
+        total += value * others[k]
     return total
 
 

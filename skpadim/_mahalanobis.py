@@ -50,7 +50,8 @@ class Whitening:
 
     Attributes
     ----------
-    mean : tensor of shape (n_positions, n_features)
+    mean : tensor of shape (n_positions, n_features), float64
+        A mean rounded to float32 may be off by more than the features vary.
     strips : list of tensors of shape (n_positions, n_rows, n_columns)
         Of the rows of W, without the columns that are zero in all rows of the strip; rows of zeros
         may follow. Their dtype is that of the products.
@@ -128,13 +129,13 @@ def whitening_of(
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
-        return Whitening(state.mean.to(exact), strips)
+        return Whitening(state.mean, strips)
     rows, mean = state.rows, state.mean
     if (
         _are_triangles_better(state)
         and _largest_ratio(state, regularization) <= _MAX_TRIANGLE_RATIO
     ):
-        return Whitening(mean.to(exact), triangles_of_samples(rows, regularization, exact))
+        return Whitening(mean, triangles_of_samples(rows, regularization, exact))
     if _low_rank_loop_for(rows) is not None:
         strips = low_rank_strips(rows, mean, regularization, torch.float64, with_samples=False)
         return LowRankWhitening(mean, strips, regularization, rows)
@@ -270,7 +271,6 @@ def mahalanobis_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
     strips: list[torch.Tensor],
-    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Distances ``‖W (x - μ)‖`` of embeddings; for the parameters see :class:`Whitening`.
 
@@ -279,30 +279,29 @@ def mahalanobis_distances(
     embeddings : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features)
     strips : list of tensors of shape (n_positions, n_rows, n_columns)
-    dtype : torch.dtype, default=None
-        Of the products; by default that of the strips.
 
     Returns
     -------
-    distances : tensor of shape (n_samples, n_positions), of the mean's dtype
+    distances : tensor of shape (n_samples, n_positions), of the embeddings' dtype
         Not squared.
     """
     n_samples, n_positions, n_features = embeddings.shape
     if embeddings.stride(2) != 1:
         embeddings = embeddings.contiguous()
-    dtype = dtype or strips[0].dtype
+    mean, dtype = mean.to(torch.float64), strips[0].dtype
     loop = _loop_for(embeddings, mean, strips, dtype)
     if loop is not None:
         return loop.mahalanobis_distances(embeddings, mean, strips)
-    distances = mean.new_empty((n_samples, n_positions))
+    distances = embeddings.new_empty((n_samples, n_positions))
+    sums_dtype = torch.promote_types(embeddings.dtype, dtype)
 
     def measure(block):
         difference = (embeddings[:, block] - mean[block]).to(dtype).permute(1, 2, 0)
-        squared = mean.new_zeros((len(difference), n_samples))
+        squared = difference.new_zeros((len(difference), n_samples), dtype=sums_dtype)
         for strip in strips:
-            whitened = torch.bmm(strip[block].to(dtype), difference[:, : strip.shape[2]])
-            squared += whitened.to(mean.dtype).square_().sum(dim=1)
-        distances[:, block] = squared.sqrt_().T
+            whitened = torch.bmm(strip[block], difference[:, : strip.shape[2]])
+            squared += whitened.to(sums_dtype).square_().sum(dim=1)
+        distances[:, block] = squared.sqrt_().T.to(distances.dtype)
 
     each_block(measure, n_positions, 8 * n_samples * n_features, embeddings.device, threads=False)
     return distances
@@ -338,7 +337,6 @@ def low_rank_distances(
             return loop.low_rank_distances(embeddings, mean, samples, strips, regularization)
     distances = embeddings.new_empty((n_embeddings, n_positions))
     dtype = strips[0].dtype
-    mean = mean.to(dtype)
 
     def measure(block):
         difference = centred_samples(embeddings, mean, block, dtype).mT
@@ -465,7 +463,7 @@ def _loop_for(embeddings, mean, strips, dtype):
     is_taken = (
         loop is not None
         and is_readable(embeddings, torch.float32)
-        and is_readable(mean, torch.float32)
+        and is_readable(mean, torch.float64)
         and embeddings.numel() > 0
         and embeddings.stride(2) == 1
         and mean.is_contiguous()
@@ -489,10 +487,11 @@ def centred_samples(
 ) -> torch.Tensor:
     """Samples of some positions minus their mean, of shape (n_block, n_samples, n_features).
 
-    A view of (n_samples, n_block, n_features), which is quicker to write than the other order, and
-    which products take as it is.
+    Subtracted in float64, which the mean is. A view of (n_samples, n_block, n_features), which is
+    quicker to write than the other order, and which products take as it is.
     """
-    return rows[:, block].to(dtype, copy=True).sub_(mean[block]).transpose(0, 1)
+    centred = rows[:, block].to(torch.float64, copy=True).sub_(mean[block])
+    return centred.to(dtype).transpose(0, 1)
 
 
 def mean_squared_norms(centred: torch.Tensor) -> torch.Tensor:

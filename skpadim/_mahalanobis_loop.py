@@ -3,7 +3,8 @@
 A position's factors are read from memory once, in the order in which they lie there, and multiplied
 with all samples. Sixteen rows of them with some samples fill the vector registers with sums, which
 are squared and added up as soon as they are complete. A sample's distances are computed in the same
-way whatever others are computed with it.
+way whatever others are computed with it. Differences to the mean are taken in float64: a mean
+rounded to float32 is off by more than the samples vary, where these lie far from zero.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 from skpadim import _vector_code as code
 from skpadim._machine_code import compile_loop
 from skpadim._torch_threads import run_on_threads
-from skpadim._vector_code import FLOAT, INTEGER, LANES, NUMBERS, next_count, numbers_at
+from skpadim._vector_code import DOUBLE, FLOAT, INTEGER, LANES, NUMBERS, next_count, numbers_at
 
 # Rows of a strip, and samples that they are multiplied with at a time: 12 sums in registers.
 ROWS = 16
@@ -41,7 +42,7 @@ def mahalanobis_distances(
     ----------
     embeddings : tensor of shape (n_samples, n_positions, n_features), float32
         Its features lie next to each other.
-    mean : tensor of shape (n_positions, n_features), float32
+    mean : tensor of shape (n_positions, n_features), float64
         Contiguous.
     strips : list of tensors of shape (n_positions, 16, n_columns), float32 or bfloat16
         Rows of W from the first to the last, without columns that are zero; column by column in
@@ -53,9 +54,9 @@ def mahalanobis_distances(
     """
     n_samples, n_positions, n_features = embeddings.shape
     n_threads = torch.get_num_threads()
-    distances = mean.new_empty(n_samples, n_positions)
+    distances = embeddings.new_empty(n_samples, n_positions)
     # For differences to the mean, and sums of squares.
-    scratch = mean.new_zeros(n_threads, (_MAX_SAMPLES + BLOCK) * (n_features + LANES))
+    scratch = embeddings.new_zeros(n_threads, (_MAX_SAMPLES + BLOCK) * (n_features + LANES))
     item = strips[0].element_size()
     layout = np.array([(s.data_ptr(), s.shape[2], item * s.stride(0)) for s in strips], np.int64)
     counters = np.zeros(2, np.int64)
@@ -144,7 +145,7 @@ def _measure_positions(pointer):
 
 @njit
 def _subtract_mean(task, position, start, stop, differences):
-    mean = numbers_at(FLOAT, task.mean + 4 * position * task.n_features)
+    mean = numbers_at(DOUBLE, task.mean + 8 * position * task.n_features)
     for i in range(start, stop):
         address = task.embeddings + i * task.sample + position * task.position
         sample = numbers_at(FLOAT, address)

@@ -106,6 +106,41 @@ def test_moments_stand_a_large_offset():
     np.testing.assert_allclose(shifted.mahalanobis(test + 1e6), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("are_compiled", [True, False])
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize(("n", "n_features"), [(3, 1), (5, 40), (30, 40), (60, 20)])
+@pytest.mark.parametrize("offset", [1e4, -1e6])
+def test_features_far_from_zero_keep_their_digits(
+    offset, n, n_features, solver, are_compiled, monkeypatch
+):
+    if not are_compiled:
+        monkeypatch.setattr("skpadim._mahalanobis.loops", lambda *_: None)
+    embeddings = make_embeddings(n + 21, (1, 2), n_features, dtype=np.float64)
+    train, test = np.split((embeddings + offset).astype(np.float32), [n])
+    expected = reference_distances(train, test, 0.01)
+    gaussian = PatchGaussian(solver=solver, calibration="leave_one_out", contamination=0.5)
+    gaussian.fit(train)
+    for count in (1, 20):  # one image is measured in another way than many
+        distances = gaussian.mahalanobis(test[:count])
+        np.testing.assert_allclose(distances, expected[:count], rtol=1e-5)
+    left_out = [
+        reference_distances(np.delete(train, i, axis=0), train[i : i + 1], 0.01).max()
+        for i in range(n)
+    ]
+    np.testing.assert_allclose(gaussian.training_scores_, -np.array(left_out), rtol=1e-5)
+    parts = PatchGaussian(solver=solver).partial_fit(train[:2])
+    parts.merge(PatchGaussian(solver=solver).partial_fit(train[2:]))
+    np.testing.assert_allclose(parts.mahalanobis(test), expected, rtol=1e-5)
+    if n > 10:
+        groups = np.arange(n) // 3
+        gaussian.fit(train, groups=groups)
+        left_out = [
+            reference_distances(train[groups != groups[i]], train[i : i + 1], 0.01).max()
+            for i in range(n)
+        ]
+        np.testing.assert_allclose(gaussian.training_scores_, -np.array(left_out), rtol=1e-5)
+
+
 def test_many_positions_are_worked_through_in_blocks(monkeypatch):
     train, test = make_embeddings(20), make_embeddings(3, seed=1)
     expected = PatchGaussian().fit(train).mahalanobis(test)
