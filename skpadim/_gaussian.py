@@ -75,7 +75,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
         Mean at each position.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
-        The samples, where they are kept; they may be the array that was given to :meth:`fit`.
+        A copy of the samples, where they are kept.
     n_samples_seen_ : int
         Number of samples behind the moments.
     training_scores_ : ndarray of shape (n_samples,)
@@ -193,7 +193,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         X, groups, labels = _normal_samples(X, y, groups)
         embeddings, grid = check_embeddings(self, X, min_samples=2)
-        state = state_of(embeddings, self.solver)
+        state = state_of(embeddings, self.solver, copy=True)
         threshold = {}
         if self.calibration is not None:
             groups = groups if self.calibration == "leave_one_out" else None
@@ -230,7 +230,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         digests = sample_digests(embeddings)
         if first:
             self._record_input(X, grid)
-            return self._set_state(state_of(embeddings, self.solver), grid, digests)
+            state = state_of(embeddings, self.solver, copy=True)
+            return self._set_state(state, grid, digests)
         # Into new arrays: those from before may be in somebody else's hands.
         before = self._state(embeddings.device)
         digests = np.concatenate([self._learned_digests(), digests])

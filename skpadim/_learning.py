@@ -81,10 +81,10 @@ def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learne
         if not is_kept:
             return _stream_moments(embedder, images, "Fitting")
         embeddings, digests = _embed(embedder, images, "Fitting")
-        return Learned(state_of(embeddings, "auto"), digests, embeddings)
+        return Learned(state_of(embeddings, "auto", copy=False), digests, embeddings)
     if is_kept:
         embeddings, digests = _embed_by_workers(embedder, images, n_jobs)
-        return Learned(state_of(embeddings, "auto"), digests, embeddings)
+        return Learned(state_of(embeddings, "auto", copy=False), digests, embeddings)
     parts = map_chunks(
         _learn_part,
         embedder,

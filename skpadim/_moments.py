@@ -201,18 +201,20 @@ def _moments_from_arrays(count, mean, scatter):
     return Moments(count, torch.from_numpy(mean), torch.from_numpy(scatter))
 
 
-def state_of(embeddings: torch.Tensor, solver: str) -> Moments | Samples:
+def state_of(embeddings: torch.Tensor, solver: str, *, copy: bool) -> Moments | Samples:
     """Begin with a batch of shape (n_samples, n_positions, n_features).
 
     Parameters
     ----------
     embeddings : tensor
-        Not copied where samples are kept.
     solver : {"auto", "full", "low_rank"}
         The samples while there are no more of them than features, always the moments, or always
         the samples.
+    copy : bool
+        Copy samples that are kept: unless nobody else holds them, they may change.
     """
-    if solver == "full":
-        return Moments.of(embeddings)
     limit = embeddings.shape[-1] if solver == "auto" else None
-    return Samples(embeddings, limit)._within_limit()
+    if solver == "full" or (limit is not None and len(embeddings) > limit):
+        return Moments.of(embeddings)
+    rows = embeddings.clone(memory_format=torch.contiguous_format) if copy else embeddings
+    return Samples(rows, limit)

@@ -202,6 +202,35 @@ def test_a_fit_that_only_warns_as_an_error_changes_nothing():
     assert pickle.dumps(gaussian) == before
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, pd.DataFrame])
+@pytest.mark.parametrize("n", [10, 50])  # fewer and more samples than features
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize("calibration", ["training", "leave_one_out"])
+def test_a_fitted_model_owns_its_arrays(calibration, solver, n, kind):
+    def learn(change):
+        given = [make_embeddings(n, (1, 1), 20, seed)[:, 0, 0] for seed in range(3)]
+        y, groups = np.ones(n), np.arange(n) // 2
+        fitted = PatchGaussian(solver=solver, calibration=calibration, contamination=0.5)
+        fitted.fit(kind(given[0]), y, groups=groups).calibrate(kind(given[2]), groups=groups)
+        in_parts = PatchGaussian(solver=solver).partial_fit(kind(given[0]))
+        in_parts.merge(PatchGaussian(solver=solver).partial_fit(kind(given[1])))
+        unchanged = [make_embeddings(n, (1, 1), 20, seed)[:, 0, 0] for seed in range(3)]
+        np.testing.assert_array_equal(given, unchanged)
+        assert (y == 1).all()
+        assert (groups == np.arange(n) // 2).all()
+        begun = PatchGaussian(solver=solver).partial_fit(kind(given[0]))
+        for array in (*given, y, groups):
+            array[...] = array * change
+        return fitted, in_parts, begun
+
+    new = make_embeddings(5, (1, 1), 20, seed=9)[:, 0, 0]
+    for model, expected in zip(learn(0), learn(1), strict=True):
+        assert pickle.dumps(model) == pickle.dumps(expected)
+        np.testing.assert_array_equal(model.score_samples(new), expected.score_samples(new))
+        model.partial_fit(new)
+    np.testing.assert_array_equal(new, make_embeddings(5, (1, 1), 20, seed=9)[:, 0, 0])
+
+
 def test_half_precision_flipped_and_nested_input():
     train = make_embeddings(20)
     expected = PatchGaussian().fit(train).score_samples(train)

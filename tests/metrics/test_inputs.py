@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_a_limit_outside_of_zero_to_one_is_refused(max_fpr):
         aupro_score(ones(), with_value(1), max_fpr=max_fpr)
     with pytest.raises(ValueError, match="max_fpr"):
         PixelMetrics(max_fpr=[0.3, max_fpr])
+
+
+@pytest.mark.parametrize(
+    "max_fpr", [5e-324, 2e-308, np.longdouble("1e-4000"), Fraction(1, 10**400)]
+)
+def test_a_limit_too_small_for_all_digits_is_refused(max_fpr):
+    with pytest.raises(ValueError, match=r"not below 2\.2250738585072014e-308: .* integrate up to"):
+        aupro_score(ones(), with_value(1), max_fpr=max_fpr)
+    with pytest.raises(ValueError, match="not below"):
+        PixelMetrics(max_fpr=max_fpr)
+    aupro_score(ones(), with_value(1), max_fpr=sys.float_info.min)
 
 
 def test_other_parameters_are_checked():
