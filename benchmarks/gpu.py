@@ -326,10 +326,10 @@ def gaussians_clocked(device):
     seconds = []
 
     def clocked(function):
-        def call(*arguments):
+        def call(*arguments, **options):
             synchronize(device)
             start = time.perf_counter()
-            result = function(*arguments)
+            result = function(*arguments, **options)
             synchronize(device)
             seconds.append(time.perf_counter() - start)
             return result

@@ -8,6 +8,10 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skpadim._arrays import check_dense
 
+# Between these are the largest absolute values whose squares, multiplied and divided by variances
+# and summed, do not overflow or vanish.
+_FLOAT64_VALUES = 1e-100, 1e100
+
 
 def check_embeddings(
     estimator, X, *, min_samples: int, fitted: bool = False
@@ -68,7 +72,21 @@ def check_embeddings(
             f"fitted with {estimator.location_.shape} as (height, width, n_features)."
         )
     tensor = X if isinstance(X, torch.Tensor) else as_tensor(X)
+    if tensor.dtype == torch.float64:  # the squares of any float32 have a place in float64
+        _check_squares(tensor)
     return tensor.reshape(len(X), -1, X.shape[-1]), grid
+
+
+def _check_squares(X):
+    """Raise if float64 has no place for the squares of values, or for sums of them."""
+    largest = max(abs(value.item()) for value in X.aminmax())
+    smallest, limit = _FLOAT64_VALUES
+    if largest > limit or 0 < largest < smallest:
+        raise ValueError(
+            f"X has absolute values of up to {largest:.3g}, whose squares float64 has no place "
+            f"for: the largest may be {limit:g}, and must be {smallest:g} or more unless all are "
+            f"0. {'Divide' if largest > limit else 'Multiply'} all features by a constant."
+        )
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

@@ -17,12 +17,8 @@ from skpadim._digests import sample_digests, warn_of_learned_samples
 from skpadim._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim._groups import check_groups
 from skpadim._labels import are_labels, find_good
-from skpadim._leave_out import (
-    TrainingDistances,
-    check_enough_samples,
-    low_rank_training_distances,
-)
-from skpadim._mahalanobis import whitening_of
+from skpadim._leave_out import check_enough_samples, training_distances
+from skpadim._mahalanobis import check_scorable, whitening_of
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
 from skpadim._threshold import (
@@ -194,11 +190,15 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         X, groups, labels = _normal_samples(X, y, groups)
         embeddings, grid = check_embeddings(self, X, min_samples=2)
         state = state_of(embeddings, self.solver, copy=True)
+        check_scorable(state, self.regularization)
         threshold = {}
         if self.calibration is not None:
             groups = groups if self.calibration == "leave_one_out" else None
             check_enough_samples(state.count, self.calibration, groups, labels)
-            scores = -as_numpy(self._training_distances(state, embeddings, groups).amax(dim=1))
+            distances = training_distances(
+                state, embeddings, self.regularization, self.calibration, groups
+            )
+            scores = -as_numpy(distances.amax(dim=1))
             threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
         digests = sample_digests(embeddings)
         self._record_input(X, grid)
@@ -210,6 +210,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """Add a batch of normal samples to the Gaussians.
 
         The threshold is dropped, since the model is another one now; :meth:`calibrate` sets it.
+        Unlike :meth:`fit` this takes what cannot be scored yet, a single sample say, or without
+        regularization no more samples than features: scoring raises an error until there are more.
 
         Parameters
         ----------
@@ -464,20 +466,20 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """Digests of the samples that the model has learned from, as far as they are known."""
         return getattr(self, "_training_digests", np.empty(0, dtype=np.uint64))
 
-    def _training_distances(self, state, embeddings, groups):
-        """Distances (n_samples, n_positions) of the samples that the state is made of."""
-        leave_one_out = self.calibration == "leave_one_out"
-        if leave_one_out and len(embeddings) <= embeddings.shape[-1] + 1:
-            # Without one they leave a direction out, of which moments have kept too few digits.
-            state = Samples(embeddings, limit=None)
-        if isinstance(state, Samples):
-            return low_rank_training_distances(state, self.regularization, leave_one_out, groups)
-        measure = TrainingDistances(state, self.regularization, self.calibration, embeddings.dtype)
-        return measure.distances(embeddings, groups)
-
     def _distances(self, embeddings):
         """Distances of a tensor of embeddings."""
-        return self._whitening(embeddings.device, embeddings.dtype).distances(embeddings)
+        device, dtype = embeddings.device, embeddings.dtype
+        distances = self._whitening(device, dtype).distances(embeddings)
+        if not distances.isfinite().all():  # squares may overflow where distances do not
+            exact = self._whitening(device, torch.float64).distances(embeddings.double())
+            distances = exact.to(dtype)
+            if not distances.isfinite().all():
+                raise ValueError(
+                    f"X is so far from what {type(self).__name__} has learned, in units of "
+                    f"regularization={self.regularization!r}, that distances overflow {dtype}: "
+                    "divide all features by a constant, or use a larger regularization."
+                )
+        return distances
 
     def _whitening(self, device, dtype):
         """Factors of the covariances on a device, for products in `dtype`; built on first use."""
@@ -488,7 +490,13 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         key = (device, dtype, self.regularization)
         whitening = self._factors.get(key)  # once: another thread may clear it
         if whitening is None:
-            whitening = whitening_of(self._state(device), self.regularization, dtype)
+            try:
+                whitening = whitening_of(self._state(device), self.regularization, dtype)
+            except np.linalg.LinAlgError as error:
+                raise ValueError(
+                    f"The Gaussians cannot be scored with, having seen n_samples="
+                    f"{self.n_samples_seen_}. {error} More samples (partial_fit) may do, too."
+                ) from None
             self._factors.clear()
             self._factors[key] = whitening
         return whitening

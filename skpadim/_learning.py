@@ -17,7 +17,7 @@ from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
 from skpadim._images import Images
-from skpadim._leave_out import TrainingDistances, low_rank_training_distances
+from skpadim._leave_out import TrainingDistances, training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
     MAX_CHUNK,
@@ -130,13 +130,10 @@ def score_training_images(
         Higher is more normal.
     """
     state, embeddings = learned.state, learned.embeddings
-    if isinstance(state, Samples):
-        leave_one_out = calibration == "leave_one_out"
-        distances = low_rank_training_distances(state, regularization, leave_one_out, groups)
+    if embeddings is not None:
+        distances = training_distances(state, embeddings, regularization, calibration, groups)
         return scores_of_distances(distances, embedder, sigma)
     measure = TrainingDistances(state, regularization, calibration, torch.float32)
-    if embeddings is not None:
-        return scores_of_distances(measure.distances(embeddings, groups), embedder, sigma)
     maker = MapMaker(embedder, measure, sigma)
     description = "Calibrating (second pass)"
     if groups is None or calibration != "leave_one_out":

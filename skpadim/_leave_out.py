@@ -22,11 +22,61 @@ from skpadim._mahalanobis import (
     whitening_strips,
 )
 from skpadim._moments import Moments, Samples
-from skpadim._small_matrices import cholesky, gram_matrices, inverse_factors
+from skpadim._small_matrices import (
+    check_digits,
+    cholesky,
+    gram_matrices,
+    inverse_factors,
+)
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.
 _MIN_FLOAT32_REST = 0.05
+# The kernel's inverse has the distances in a difference to one, of which nothing is left if the
+# samples hardly vary beside the regularisation.
+_MIN_KERNEL_RATIO = 1e-6
+
+
+def training_distances(
+    state: Moments | Samples,
+    embeddings: torch.Tensor,
+    regularization: float,
+    calibration: str,
+    groups: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Distances of all training samples in the way that `calibration` asks for.
+
+    By the kernel of the samples if there are no more of them than features, by the covariances
+    otherwise: each is singular in the other case, but for the regularisation.
+
+    Parameters
+    ----------
+    state : Moments or Samples
+        Of the embeddings.
+    embeddings : tensor of shape (n_samples, n_positions, n_features)
+    regularization : float
+    calibration : {"training", "leave_one_out"}
+    groups : ndarray of shape (n_samples,), default=None
+        Group of each sample, which is left out with it; None leaves out each alone.
+
+    Returns
+    -------
+    distances : tensor of shape (n_samples, n_positions)
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If float64 has too few digits for what is left of the covariances.
+    """
+    leave_one_out = calibration == "leave_one_out"
+    # If one more is left out, the others leave a direction out.
+    is_few = len(embeddings) <= embeddings.shape[2] + leave_one_out
+    if is_few and not state.spread < _MIN_KERNEL_RATIO * regularization:
+        samples = state if isinstance(state, Samples) else Samples(embeddings, limit=None)
+        return low_rank_training_distances(samples, regularization, leave_one_out, groups)
+    moments = state if isinstance(state, Moments) else Moments.of(embeddings)
+    measure = TrainingDistances(moments, regularization, calibration, embeddings.dtype)
+    return measure.distances(embeddings, groups)
 
 
 def leave_one_out_distances(
@@ -34,6 +84,7 @@ def leave_one_out_distances(
     mean: torch.Tensor,
     strips: list[torch.Tensor],
     n_samples: int,
+    regularization: float,
     exact_strips: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
@@ -52,6 +103,8 @@ def leave_one_out_distances(
         Inverse factors of A: :func:`whitening_strips` with ``n_samples - 2`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least three.
+    regularization : float
+        λ, for the error where nothing is left in some direction.
     exact_strips : function, default=None
         Gives the strips of some positions, by their indices, in float64, for the few where the
         embeddings' precision is not enough. By default `strips` are float64 themselves.
@@ -69,7 +122,9 @@ def leave_one_out_distances(
             few_strips = exact_strips(few) if exact_strips else [strip[few] for strip in strips]
             few_embeddings = embeddings[:, few].double()
             q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
-    return ((n / (n - 1)) ** 2 * q / (1 - c * q)).sqrt().to(dtype)
+    rest = 1 - c * q
+    check_digits(1 / rest.clamp(min=0), regularization)
+    return ((n / (n - 1)) ** 2 * q / rest).sqrt().to(dtype)
 
 
 def leave_group_out_distances(
@@ -127,6 +182,8 @@ def leave_group_out_distances(
         rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
         shifted = rows + rows.sum(dim=1, keepdim=True) / rest
         factors = cholesky(unchanged - gram_matrices(rows), regularization)
+        pivots = factors.diagonal(dim1=1, dim2=2).square()
+        check_digits(degrees_of_freedom / pivots, regularization)
         changes = torch.linalg.solve_triangular(factors, torch.bmm(rows, shifted.mT), upper=False)
         squared = shifted.square().sum(dim=2) + changes.square().sum(dim=1)
         distances[:, block] = squared.sqrt().reshape(-1, n_rows).T.to(distances.dtype)
@@ -182,6 +239,8 @@ def low_rank_training_distances(
             dof = degrees_of_freedom[size]
             ridge = regularization * dof
             factors = kernel_cholesky(centred, ridge, regularization, lift)
+            pivots = factors.diagonal(dim1=1, dim2=2).square()
+            check_digits(factors.square().sum(dim=2) / pivots, regularization)
             inverses = inverse_factors(factors)
             ones = 1 / (n * (ridge + lift))
             if size == 1:
@@ -266,7 +325,9 @@ class TrainingDistances:
 
             def measure(rows, mean, strips, exact_strips, size=size):
                 if size == 1:
-                    return leave_one_out_distances(rows, mean, strips, n, exact_strips)
+                    return leave_one_out_distances(
+                        rows, mean, strips, n, self.regularization, exact_strips
+                    )
                 return leave_group_out_distances(rows, mean, strips, n, size, self.regularization)
 
             rows = rows_of[size]

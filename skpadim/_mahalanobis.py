@@ -16,16 +16,19 @@ from skpadim._large_tensors import empty
 from skpadim._machine_code import is_readable, loops
 from skpadim._moments import Moments, Samples
 from skpadim._small_matrices import (
+    check_digits,
     cholesky,
     gram_matrices,
     inverse_factors,
     not_positive_definite,
 )
-from skpadim._triangles import symmetric_matrices, triangle_rows, triangle_size
+from skpadim._triangles import diagonals, symmetric_matrices, triangle_rows, triangle_size
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
 _MAX_FLOAT32_RATIO = 1000.0
+# Above this one float64 would, too, and the factors are triangles that are made with care.
+_MAX_LOW_RANK_RATIO = 1e9
 # Up to this size the products of the factors with the samples are kept, for the sake of images that
 # are scored one at a time. Larger ones would take longer to write than they save; but on a GPU each
 # batch would convert and centre the samples anew.
@@ -36,6 +39,13 @@ _MAX_PRODUCT_BYTES_ON_GPU = 2**33
 # few digits of the factors' small products.
 _MAX_TRIANGLE_FEATURES = 256
 _MAX_TRIANGLE_RATIO = 1e6
+# Of the squares of means, what counts as if the samples varied by it.
+_ROUNDED_SHARE = 1e-11
+# Nor are any factors float32, or less, if what is left of a variance when the other features are
+# known is so small a part of it; or if the variances, or the squared distances, are so large or so
+# small that their squares may have no place in float32.
+_MAX_FLOAT32_DIGITS_LOST = 3e4
+_FLOAT32_VARIANCES = 1e-24, 1e24
 # A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal: one image
 # at a time waits for the memory that factors are read from. Flat strips leave out more zeros, but
 # torch's products of small matrices are slow, so for them there are at most so many, none lower
@@ -115,7 +125,7 @@ def whitening_of(
     Parameters
     ----------
     state : Moments or Samples
-        Of at least two samples.
+        Of at least two samples, with no values that are NaN or infinite.
     regularization : float
         The paper's ε, added to the diagonal of the covariances, in the features' units squared.
     dtype : torch.dtype
@@ -125,27 +135,66 @@ def whitening_of(
     Returns
     -------
     whitening : Whitening or LowRankWhitening
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If float64 has too few digits for a covariance.
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
         strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
+        if not _ratio(state, regularization) <= _MAX_LOW_RANK_RATIO:
+            for strip in strips:  # rounding errors of the means
+                sizes = state.mean[:, : strip.shape[2], None].abs()
+                check_digits(strip.double().abs() @ sizes, regularization)
         return Whitening(state.mean, strips)
-    rows, mean = state.rows, state.mean
-    if (
-        _are_triangles_better(state)
-        and _largest_ratio(state, regularization) <= _MAX_TRIANGLE_RATIO
-    ):
+    rows, mean, ratio = state.rows, state.mean, _ratio(state, regularization)
+    if not ratio <= _MAX_LOW_RANK_RATIO:
+        return Whitening(mean, exact_triangles(rows, mean, regularization))
+    if not _suit_float32(regularization, state.spread + regularization, state.spread):
+        exact = torch.float64
+    if _are_triangles_better(state) and ratio <= _MAX_TRIANGLE_RATIO:
         return Whitening(mean, triangles_of_samples(rows, regularization, exact))
     if _low_rank_loop_for(rows) is not None:
         strips = low_rank_strips(rows, mean, regularization, torch.float64, with_samples=False)
         return LowRankWhitening(mean, strips, regularization, rows)
-    if _largest_ratio(state, regularization) > _MAX_FLOAT32_RATIO:
+    if ratio > _MAX_FLOAT32_RATIO:
         exact = torch.float64
     on_cpu = rows.device.type == "cpu"
     limit = _MAX_PRODUCT_BYTES if on_cpu else _MAX_PRODUCT_BYTES_ON_GPU
     is_small = rows.numel() * exact.itemsize <= limit
     strips = low_rank_strips(rows, mean, regularization, exact, with_samples=is_small)
     return LowRankWhitening(mean, strips, regularization, None if is_small else rows)
+
+
+def check_scorable(state: Moments | Samples, regularization: float) -> None:
+    """Raise what :func:`whitening_of` would raise; quickly where it surely would not.
+
+    Parameters
+    ----------
+    state : Moments or Samples
+        Of at least two samples.
+    regularization : float
+
+    Raises
+    ------
+    ValueError
+        If samples are NaN or infinite.
+    numpy.linalg.LinAlgError
+        If float64 has too few digits for a covariance.
+    """
+    if _ratio(state, regularization) <= _MAX_LOW_RANK_RATIO:
+        return
+    if not math.isfinite(state.spread):
+        raise ValueError("Some embeddings of the training samples are NaN or infinite.")
+    n_positions, n_features = state.mean.shape
+    for block in large_blocks(n_positions, 8 * n_features**2, state.mean.device):
+        if isinstance(state, Moments):
+            part = Moments(state.count, state.mean[block], state.scatter[block])
+            whitening_of(part, regularization, torch.float32)
+        else:
+            exact_triangles(state.rows[:, block], state.mean[block], regularization)
 
 
 def whitening_strips(
@@ -161,7 +210,7 @@ def whitening_strips(
         ``n_samples - 1`` for the unbiased covariance.
     regularization : float
     dtype : torch.dtype
-        Of the result; it is computed in float64.
+        Of the result, which is computed in float64, and stays it if another has too few digits.
 
     Returns
     -------
@@ -171,13 +220,31 @@ def whitening_strips(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If a covariance is not positive definite.
+        If a covariance is not positive definite, or float64 has too few digits for it.
     """
     n_positions = len(scatter)
     n_features = triangle_rows(scatter.shape[1])
     strips = _new_strips(n_positions, n_features, dtype, scatter.device)
     _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization)
+    variances = diagonals(scatter) / degrees_of_freedom
+    if not _has_digits(strips, variances, regularization):
+        return whitening_strips(scatter, degrees_of_freedom, regularization, torch.float64)
     return strips
+
+
+def _has_digits(strips, variances, regularization):
+    """Whether the dtype of factors has enough digits; raises if it is float64 and has not."""
+    dtype, diagonal = strips[0].dtype, variances + regularization
+    starts = [0, *(strip.shape[2] for strip in strips)]
+    parts = (strip[:, :, start:] for start, strip in zip(starts, strips, strict=False))
+    factors = torch.cat([part.diagonal(dim1=1, dim2=2) for part in parts], dim=1)
+    lost = diagonal * factors.double().square()
+    if dtype == torch.float64:
+        check_digits(lost, regularization)
+        return True
+    smallest, largest = (value.item() for value in diagonal.aminmax())
+    is_in_range = _suit_float32(smallest, largest, variances.max().item())
+    return is_in_range and bool((lost <= _MAX_FLOAT32_DIGITS_LOST).all())
 
 
 def _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization):
@@ -198,6 +265,49 @@ def _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization):
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
 
 
+def exact_triangles(
+    rows: torch.Tensor, mean: torch.Tensor, regularization: float
+) -> list[torch.Tensor]:
+    """As :func:`whitening_strips` of the samples' scatters, in float64, where these lose digits.
+
+    With centred samples X and f degrees of freedom, ``[X / √f; √λ I] = Q R`` has the factor
+    ``L = Rᵀ`` of the covariance: the regularisation keeps its digits beside variances of up to
+    1e20 times it, whereas in sums of squares it keeps none beside those of 1e16 times it.
+
+    Parameters
+    ----------
+    rows : tensor of shape (n_samples, n_positions, n_features)
+    mean : tensor of shape (n_positions, n_features), float64
+    regularization : float
+
+    Returns
+    -------
+    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If float64 has too few digits for a covariance.
+    """
+    n_samples, n_positions, n_features = rows.shape
+    strips = _strips_of_rows(n_positions, n_features, torch.float64, rows.device)
+    ridge = torch.eye(n_features, dtype=torch.float64, device=rows.device) * regularization**0.5
+
+    def factorise(block):
+        centred = centred_samples(rows, mean, block) / (n_samples - 1) ** 0.5
+        stacked = torch.cat([centred, ridge.expand(len(centred), -1, -1)], dim=1)
+        upper = torch.linalg.qr(stacked, mode="r").R
+        # Means are rounded, too.
+        sizes = torch.linalg.vector_norm(upper, dim=1) + mean[block].abs()
+        inverses = inverse_factors(upper.mT)
+        check_digits(inverses.abs() @ sizes[:, :, None], regularization)
+        _write_rows(strips, block, inverses)
+
+    n_bytes = 8 * n_features * (2 * n_samples + 4 * n_features)
+    each_block(factorise, n_positions, n_bytes, rows.device)
+    return strips
+
+
 def triangles_of_samples(
     rows: torch.Tensor, regularization: float, dtype: torch.dtype
 ) -> list[torch.Tensor]:
@@ -208,7 +318,7 @@ def triangles_of_samples(
     rows : tensor of shape (n_samples, n_positions, n_features)
     regularization : float
     dtype : torch.dtype
-        Of the result.
+        Of the result; float64 if it has too few digits.
 
     Returns
     -------
@@ -220,6 +330,8 @@ def triangles_of_samples(
         scatter = Moments.of(rows[:, block]).scatter
         part = [strip[block] for strip in strips]
         _write_inverse_factors(part, scatter, n_samples - 1, regularization)
+        if not _has_digits(part, diagonals(scatter) / (n_samples - 1), regularization):
+            return triangles_of_samples(rows, regularization, torch.float64)
     return strips
 
 
@@ -393,6 +505,23 @@ def _write_rows(strips, block, factors):
         start = stop
 
 
+def _suit_float32(smallest, largest, spread):
+    """Whether variances in this range can be float32, and the distances of samples, squared."""
+    low, high = _FLOAT32_VARIANCES
+    return low <= smallest and largest <= high and spread >= low * largest
+
+
+def _ratio(state, regularization):
+    """How many times more than the regularisation the samples vary, where they do most.
+
+    Or would, if they lay closer to zero: rounded numbers far from it vary by themselves.
+    """
+    if regularization == 0:
+        return math.inf
+    offset = state.mean.square().sum(dim=1).max().item()
+    return max(state.spread, _ROUNDED_SHARE * offset) / regularization
+
+
 def _are_triangles_better(samples):
     """Whether the factors of full rank, which are triangles, are faster than those of low rank.
 
@@ -513,17 +642,3 @@ def kernel_cholesky(
     if lift is not None:
         kernel += (lift / kernel.shape[1])[:, None, None]
     return cholesky(kernel, regularization)
-
-
-def _largest_ratio(samples, regularization):
-    """Of all positions the largest :func:`mean_squared_norms`, over the regularisation."""
-    if regularization == 0:
-        return math.inf
-    rows, mean = samples.rows, samples.mean
-    squared_norms = mean.new_empty(len(mean))
-
-    def measure(block):
-        squared_norms[block] = mean_squared_norms(centred_samples(rows, mean, block))
-
-    each_block(measure, len(mean), 8 * rows.shape[0] * rows.shape[2], rows.device)
-    return squared_norms.max().item() / regularization

@@ -16,7 +16,7 @@ from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
 from skpadim._machine_code import is_readable, loops
 from skpadim._small_matrices import gram_matrices
-from skpadim._triangles import lower_triangles, triangle_size
+from skpadim._triangles import diagonals, lower_triangles, triangle_size
 
 
 @dataclass
@@ -46,6 +46,11 @@ class Moments:
             empty((n_positions, triangle_size(n_features)), torch.float64, embeddings.device),
         )
         return start.update(embeddings)
+
+    @property
+    def spread(self) -> float:
+        """Mean square distance of the samples to their mean, where it is largest."""
+        return diagonals(self.scatter).sum(dim=1).max().item() / self.count
 
     def update(self, embeddings: torch.Tensor) -> Moments:
         """Add a batch of shape (n_samples, n_positions, n_features), in place.
@@ -155,17 +160,30 @@ class Samples:
         """Number of samples."""
         return len(self.rows)
 
-    @cached_property
+    @property
     def mean(self) -> torch.Tensor:
         """Mean at each position, of shape (n_positions, n_features), float64."""
+        return self._mean_and_spread[0]
+
+    @property
+    def spread(self) -> float:
+        """Mean square distance of the samples to their mean, where it is largest."""
+        return self._mean_and_spread[1]
+
+    @cached_property
+    def _mean_and_spread(self):
         mean = self.rows.new_empty(self.rows.shape[1:], dtype=torch.float64)
         n_positions, n_features = mean.shape
+        squares = mean.new_empty(n_positions)
 
-        def average(block):
-            mean[block] = self.rows[:, block].mean(dim=0, dtype=torch.float64)
+        def measure(block):
+            rows = self.rows[:, block].to(torch.float64, copy=True)
+            torch.mean(rows, dim=0, out=mean[block])
+            rows -= mean[block]
+            squares[block] = torch.linalg.vector_norm(rows, dim=2).square().mean(dim=0)
 
-        each_block(average, n_positions, 8 * self.count * n_features, self.rows.device)
-        return mean
+        each_block(measure, n_positions, 8 * self.count * n_features, self.rows.device)
+        return mean, squares.max().item()
 
     def update(self, embeddings: torch.Tensor) -> Moments | Samples:
         """Add a batch of shape (n_samples, n_positions, n_features)."""

@@ -25,6 +25,7 @@ from skpadim._images import Images
 from skpadim._labels import find_good
 from skpadim._learning import learn, score_training_images
 from skpadim._leave_out import check_enough_samples
+from skpadim._mahalanobis import check_scorable
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
 from skpadim._scoring import MapMaker, iter_map_batches, score_images
@@ -265,6 +266,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         check_enough_samples(len(images), self.calibration, groups, names)
         embedder = self._make_embedder().fit()
         learned = learn(embedder, images, self.n_jobs)
+        check_scorable(learned.state, self.regularization)
         threshold = {}
         if self.calibration is not None:
             scores = score_training_images(

@@ -83,9 +83,9 @@ def iter_map_batches(
     n_workers = count_workers(n_jobs)
     if not is_shared(images, maker.embedder, n_workers):
         for maps in maker.iter_maps(images, description):
-            yield maps.numpy(force=True)
+            yield _finite(maps.numpy(force=True))
         return
-    yield from map_chunks(
+    batches = map_chunks(
         _make_maps,
         maker,
         split_images(images, int(maker.embedder.batch_size)),
@@ -93,6 +93,7 @@ def iter_map_batches(
         n_jobs=n_jobs,
         description=description if maker.embedder.verbose else None,
     )
+    yield from map(_finite, batches)
 
 
 def score_images(
@@ -101,7 +102,7 @@ def score_images(
     """Scores (n_samples,) of images, higher is more normal."""
     n_workers = count_workers(n_jobs)
     if not is_shared(images, maker.embedder, n_workers):
-        return maker.scores(images, description)
+        return _finite(maker.scores(images, description))
     scores = map_chunks(
         _make_scores,
         maker,
@@ -109,7 +110,7 @@ def score_images(
         n_jobs=n_jobs,
         description=description if maker.embedder.verbose else None,
     )
-    return np.concatenate(list(scores))
+    return _finite(np.concatenate(list(scores)))
 
 
 def is_shared(images: Images, embedder: PatchEmbedder, n_workers: int) -> bool:
@@ -148,6 +149,17 @@ def split_images(images: Images, size: int) -> list[tuple[Images]]:
 def flat(embeddings: torch.Tensor) -> torch.Tensor:
     """(n_samples, height, width, n_features) to (n_samples, n_positions, n_features)."""
     return embeddings.reshape(len(embeddings), -1, embeddings.shape[-1])
+
+
+def _finite(values):
+    """The maps or scores, unless one is NaN or infinite, which is an error."""
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise ValueError(
+            "The anomaly map of an image is NaN or infinite: features that the backbone computes "
+            "are, or their distances overflow float32. See that it gives finite features of "
+            "moderate size, and use precision='float32' if it does so in float32 only."
+        )
+    return values
 
 
 def _scores(batches, n_samples):

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+# Of the sixteen digits of float64, more than six are to be left.
+_MAX_DIGITS_LOST = 3e9
+
 _limiting = threading.Lock()
 
 
@@ -73,12 +76,28 @@ def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
     return torch.linalg.solve_triangular(factors.mT, identity, upper=True).mT
 
 
+def check_digits(lost: torch.Tensor, regularization: float) -> None:
+    """Raise :func:`not_positive_definite` where float64 has too few digits for a factor.
+
+    Parameters
+    ----------
+    lost : tensor
+        By how much rounding errors are magnified: diagonal entries over what factorising has left
+        of them, say.
+    regularization : float
+        For the error.
+    """
+    if not (lost <= _MAX_DIGITS_LOST).all():  # NaN is too many, too
+        raise not_positive_definite(regularization)
+
+
 def not_positive_definite(regularization: float) -> np.linalg.LinAlgError:
-    """The error for a covariance that has no Cholesky factor."""
+    """The error for a covariance that has no Cholesky factor, or none that float64 can tell."""
     return np.linalg.LinAlgError(
-        "A covariance matrix is not positive definite: there are too few samples, or features "
-        f"that depend on each other, for regularization={regularization!r}. Use a larger "
-        "regularization."
+        "A covariance matrix is not positive definite, as far as float64 can tell: there are too "
+        "few samples, or features that depend on each other, and these vary too much for "
+        f"regularization={regularization!r}. Use a larger regularization, or divide the features "
+        "by a constant."
     )
 
 

@@ -36,6 +36,12 @@ def lower_triangles(matrices: torch.Tensor) -> torch.Tensor:
     return _take(matrices.flatten(1), _of_lower_triangle(matrices.shape[-1], matrices.device))
 
 
+def diagonals(triangles: torch.Tensor) -> torch.Tensor:
+    """Diagonals (n_matrices, n) of the matrices of :func:`lower_triangles`."""
+    steps = torch.arange(triangle_rows(triangles.shape[1]), device=triangles.device)
+    return triangles[:, steps * (steps + 3) // 2]
+
+
 def symmetric_matrices(triangles: torch.Tensor) -> torch.Tensor:
     """Undo :func:`lower_triangles`.
 

@@ -370,6 +370,150 @@ def test_another_grid_is_refused():
         gaussian.merge(PatchGaussian().fit(make_embeddings(3, grid=(4, 3))))
 
 
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("scale", [1e101, 1e160, 1e300, 1e-101, 1e-160])
+def test_values_whose_squares_float64_has_no_place_for_are_refused(scale, n, solver):
+    gaussian = PatchGaussian(solver=solver, calibration=None).fit(make_embeddings(n))
+    before = pickle.dumps(gaussian)
+    X = make_embeddings(n, dtype=np.float64)
+    X *= scale / abs(X).max()
+    for samples in (X, torch.from_numpy(X)):
+        for call in (
+            PatchGaussian(solver=solver).fit,
+            PatchGaussian(solver=solver).partial_fit,
+            gaussian.partial_fit,
+            gaussian.score_samples,
+            gaussian.calibrate,
+        ):
+            what = "Divide" if scale > 1 else "Multiply"
+            with pytest.raises(ValueError, match=f"absolute values of up to 1e.*{what} all"):
+                call(samples)
+    assert pickle.dumps(gaussian) == before
+
+
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize("calibration", ["training", "leave_one_out"])
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        (1e-25, np.float32),
+        (1e19, np.float32),
+        (1e36, np.float32),
+        (1e-80, np.float64),
+        (1e90, np.float64),
+    ],
+)
+def test_scores_do_not_depend_on_the_unit_of_the_features(scale, dtype, calibration, solver):
+    # The regularization is in this unit, squared.
+    train, test = make_embeddings(30, (1, 2)), make_embeddings(5, (1, 2), seed=1)
+    scale = float(2.0 ** np.round(np.log2(scale)))  # so that only exponents change
+    options = {"solver": solver, "calibration": calibration, "contamination": 0.4}
+    expected = PatchGaussian(regularization=1e-3, **options).fit(train.astype(float))
+    gaussian = PatchGaussian(regularization=1e-3 * scale**2, **options)
+    gaussian.fit(train.astype(dtype) * dtype(scale))
+    distances = gaussian.mahalanobis(test.astype(dtype) * dtype(scale))
+    np.testing.assert_allclose(distances, expected.mahalanobis(test.astype(float)), rtol=1e-5)
+    np.testing.assert_allclose(gaussian.training_scores_, expected.training_scores_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_features_that_hardly_vary_keep_their_distances(dtype):
+    scale = 1e-25 if dtype == np.float32 else 1e-90
+    for n in (5, 40):  # of distances to the mean in units of the root of the regularization
+        train = make_embeddings(n, (1, 1)).astype(dtype) * dtype(scale)
+        test = make_embeddings(4, (1, 1), seed=1).astype(dtype) * dtype(scale)
+        gaussian = PatchGaussian(calibration="leave_one_out", contamination=0.4).fit(train)
+        exact, rows = test[:, 0, 0].astype(float), train[:, 0, 0].astype(float)
+        expected = np.linalg.norm(exact / scale - rows.mean(axis=0) / scale, axis=1) * scale / 0.1
+        np.testing.assert_allclose(gaussian.mahalanobis(test)[:, 0, 0], expected, rtol=1e-5)
+        rest = (rows.sum(axis=0) - rows) / (n - 1)
+        left_out = np.linalg.norm(rows / scale - rest / scale, axis=1) * scale / 0.1
+        np.testing.assert_allclose(gaussian.training_scores_, -left_out, rtol=1e-5)
+
+
+def test_distances_that_float32_has_no_place_for_are_an_error():
+    gaussian = PatchGaussian().fit(make_embeddings(40))
+    far = gaussian.mahalanobis(np.full((1, 3, 4, 6), 1e25, np.float32))
+    exact = gaussian.mahalanobis(np.full((1, 3, 4, 6), float(np.float32(1e25))))
+    np.testing.assert_allclose(far, exact, rtol=1e-5)
+    constant = PatchGaussian(regularization=1e-12).fit(np.zeros((40, 3, 4, 6), np.float32))
+    with pytest.raises(ValueError, match=r"overflow torch\.float32.*divide all features"):
+        constant.score_samples(np.full((1, 3, 4, 6), 3e38, np.float32))
+
+
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize(("n", "n_features"), [(8, 30), (30, 8), (9, 8)])
+@pytest.mark.parametrize("ratio", [1e6, 1e10, 1e12, 1e14, 1e18])
+@pytest.mark.parametrize("calibration", ["training", "leave_one_out"])
+def test_a_small_regularization_is_used_to_the_last_digit_or_refused(
+    calibration, ratio, n, n_features, solver
+):
+    rng = np.random.default_rng(0)
+    train, new = rng.normal(size=(n, n_features)), rng.normal(size=(5, n_features))
+    regularization = 1 / ratio
+    options = {"solver": solver, "regularization": regularization, "contamination": 0.4}
+    gaussian = PatchGaussian(calibration=calibration, **options)
+    # Sums of squares lose it first.
+    if n <= n_features and ratio > (1e9 if solver == "full" else 1e17):
+        with pytest.raises(ValueError, match="as far as float64 can tell"):
+            gaussian.fit(train)
+        in_parts = PatchGaussian(calibration=calibration, **options).partial_fit(train)
+        with pytest.raises(ValueError, match=r"n_samples=8.*More samples \(partial_fit\)"):
+            in_parts.score_samples(new)
+        return
+    gaussian.fit(train)
+    expected = exact_distances(train, np.concatenate([new, train]), regularization)
+    distances = gaussian.mahalanobis(np.concatenate([new, train]))
+    np.testing.assert_allclose(distances, expected, rtol=1e-5)
+    if calibration == "training":
+        np.testing.assert_allclose(-gaussian.training_scores_, expected[5:], rtol=1e-5)
+    else:
+        for index in (0, n - 1):
+            rest = np.delete(train, index, axis=0)
+            left_out = exact_distances(rest, train[index : index + 1], regularization)
+            np.testing.assert_allclose(-gaussian.training_scores_[index], left_out[0], rtol=1e-5)
+
+
+def exact_distances(train, test, regularization):
+    """By the singular values of the centred samples, so without a sum of squares to lose in."""
+    mean = train.mean(axis=0)
+    _, values, directions = np.linalg.svd(train - mean, full_matrices=True)
+    variances = np.zeros(len(mean))
+    # Centring leaves nothing in one more direction.
+    rank = min(len(train) - 1, len(mean))
+    variances[:rank] = values[:rank] ** 2 / (len(train) - 1)
+    return np.sqrt((((test - mean) @ directions.T) ** 2 / (variances + regularization)).sum(axis=1))
+
+
+@pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
+@pytest.mark.parametrize("calibration", [None, "training", "leave_one_out"])
+@pytest.mark.parametrize("n", [3, 40])
+@pytest.mark.parametrize("kind", ["zeros", "one value", "copies", "one of them constant"])
+def test_what_cannot_be_scored_is_not_fitted(kind, n, calibration, solver):
+    X = np.random.default_rng(0).normal(size=(n, 4))
+    if kind == "zeros":
+        X[:] = 0
+    elif kind == "one value":
+        X[:] = 0.1
+    elif kind == "copies":
+        X[:, 3] = X[:, 0] / 3
+    else:
+        X[:, 2] = 1e6
+    options = {"regularization": 0.0, "solver": solver, "calibration": calibration}
+    with pytest.raises(ValueError, match="Use a larger regularization"):
+        PatchGaussian(**options).fit(X)
+    gaussian = PatchGaussian(**options).partial_fit(X)
+    gaussian.merge(PatchGaussian(**options).partial_fit(X))
+    for call in (gaussian.score_samples, gaussian.mahalanobis, gaussian.calibrate):
+        with pytest.raises(ValueError, match=f"cannot be scored.*n_samples={2 * n}") as raised:
+            call(X + 1)
+        assert not isinstance(raised.value, np.linalg.LinAlgError)
+    with pytest.raises(ValueError, match="cannot be scored"):
+        PatchGaussian(calibration=None).fit(X).set_params(regularization=0).score_samples(X)
+    assert np.isfinite(gaussian.set_params(regularization=0.1).score_samples(X)).all()
+
+
 def test_one_sample_has_no_distances_yet():
     gaussian = PatchGaussian().partial_fit(make_embeddings(1))
     with pytest.raises(ValueError, match="n_samples=1"):

@@ -81,7 +81,9 @@ def samples_in_groups(draw):
 def test_left_out_groups_are_scored_as_by_real_refits(distances_of, case):
     embeddings, groups = case
     expected = refit_distances(embeddings, groups)
-    np.testing.assert_allclose(distances_of(embeddings, groups), expected, rtol=1e-8)
+    distances = distances_of(embeddings, groups)
+    # Those near zero are a difference of larger numbers.
+    np.testing.assert_allclose(distances, expected, rtol=1e-8, atol=1e-9)
 
 
 @SOLVERS
