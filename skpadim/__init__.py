@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from skpadim._embedding import PatchEmbedder
     from skpadim._gaussian import PatchGaussian
     from skpadim._padim import PadimDetector
+    from skpadim._unreadable import UnreadableImageError
 
-__all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "__version__"]
+__all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageError", "__version__"]
 
 # The estimators need torch, which takes seconds to import; skpadim.metrics does not. So they are
 # imported when they are first asked for.
@@ -18,6 +19,7 @@ _HOMES = {
     "PadimDetector": "skpadim._padim",
     "PatchEmbedder": "skpadim._embedding",
     "PatchGaussian": "skpadim._gaussian",
+    "UnreadableImageError": "skpadim._unreadable",
 }
 
 

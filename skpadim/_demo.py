@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from PIL.Image import registered_extensions
 from sklearn.metrics import roc_auc_score
 
 from skpadim._map_pictures import colour_map, side_by_side
+from skpadim._output_files import written_whole
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
@@ -28,7 +31,7 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     output : Path
         File of the picture (PNG).
     verbose : int, default=1
-        Above 0, show progress bars on a terminal.
+        Above 0, tell the progress on the standard error.
 
     Returns
     -------
@@ -38,6 +41,8 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     start = time.perf_counter()
     tables, pictures, n_flagged = [], [], 0
     for part in PARTS:
+        if verbose:
+            print(f"{part}: drawing {N_TRAIN + N_GOOD + N_DEFECTIVE} parts", file=sys.stderr)
         train = make_defects(N_TRAIN, 0, part=part, random_state=0)
         test = make_defects(N_GOOD, N_DEFECTIVE, part=part, random_state=1)
         detector = PadimDetector(
@@ -58,7 +63,8 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     )
     print(table.to_string(index=False, float_format="{:.3f}".format))
     print(f"Good ones flagged: {n_flagged} of {N_GOOD * len(PARTS)} (5 % asked for).")
-    _beside(pictures).save(output)
+    with written_whole(output) as file:
+        _beside(pictures).save(file, format=registered_extensions().get(output.suffix, "PNG"))
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s in all. Images, anomaly maps and masks side by side: {output}")
     print(

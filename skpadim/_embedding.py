@@ -13,19 +13,22 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from skpadim._devices import arithmetic_of, available_device, full_float32, resolve_device
 from skpadim._feature_cache import FeatureCache
 from skpadim._images import (
     Images,
+    count_images,
     image_batches,
+    image_parts,
     read_ahead,
     stack_pixels,
 )
 from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._pixels import fit_to_size, to_float
+from skpadim._progress import progress_of
+from skpadim._unreadable import UnreadableImageError, warned_of
 from skpadim.backbones import load_backbone
 from skpadim.backbones._cpu_network import with_winograd
 from skpadim.backbones._digest import digest_backbone, layer_source
@@ -147,7 +150,8 @@ class PatchEmbedder(
     random_state : int, RandomState or None, default=None
         Draws the features and random weights.
     verbose : int, default=0
-        Above 0, show a progress bar if the standard error is a terminal.
+        Above 0, show the progress on the standard error: a bar on a terminal, and a line every few
+        seconds elsewhere.
 
     Attributes
     ----------
@@ -400,42 +404,65 @@ class PatchEmbedder(
         return out
 
     def iter_embeddings(
-        self, images: Images, description: str = "Embedding", out: torch.Tensor | None = None
+        self,
+        X,
+        description: str = "Embedding",
+        out: torch.Tensor | None = None,
+        on_error: str = "raise",
     ) -> Iterator[torch.Tensor]:
         """Yield embeddings batch by batch.
 
-        While the network works on a batch, threads decode the ones after it.
+        While the network works on a batch, threads decode the ones after it. Of an iterator, a
+        batch is embedded as soon as its images have come, and no more are asked for before.
 
         Parameters
         ----------
-        images : Images
+        X : images
+            As :meth:`transform` takes them, or an iterator (a generator, for instance) that gives
+            images one by one.
         description : str, default="Embedding"
-            Of the progress bar.
+            Of the progress bar; "" for none.
         out : tensor of shape (n_rows, height, width, n_features), default=None
             Where they are written, one batch after the other, and from the first row again when
             the next batch does not fit: at least `batch_size` rows, or as many as images. By
             default there is room for one batch.
+        on_error : {"raise", "skip"}, default="raise"
+            At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, or fill
+            their embeddings with NaN, with a warning that names them, and go on.
 
         Yields
         ------
         embeddings : tensor of shape (n_batch, height, width, n_features), float32
             Rows of `out`; to be used, or copied, before the next batch is asked for.
         """
+        return warned_of(self.iter_with_errors(X, description, out, on_error))
+
+    def iter_with_errors(
+        self,
+        X,
+        description: str = "Embedding",
+        out: torch.Tensor | None = None,
+        on_error: str = "raise",
+    ) -> Iterator[tuple[torch.Tensor, dict[int, UnreadableImageError]]]:
+        """As :meth:`iter_embeddings`; in place of warnings, errors by their place in the batch."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
+        parts = image_parts(X, int(self.batch_size), on_error)
         device = self._device()
-        with tqdm(
-            total=len(images),
-            desc=description,
-            unit="image",
-            disable=None if self.verbose else True,
-        ) as progress:
-            if out is None:
-                out = self.new_embeddings(min(len(images), int(self.batch_size)), device)
-            rows_in_turn = _rows_in_turn(out, len(images), int(self.batch_size))
-            for embeddings in self._iter_batches(images, device, rows_in_turn):
-                yield embeddings
-                progress.update(len(embeddings))
+        rows = None if out is None else _RowsInTurn(out)
+        with progress_of(count_images(parts), description, self.verbose) as progress:
+            for images in parts:
+                if rows is None:
+                    n_rows = min(len(images), int(self.batch_size))
+                    rows = _RowsInTurn(self.new_embeddings(n_rows, device))
+                done = 0
+                for embeddings in self._iter_batches(images, device, rows):
+                    errors = images.errors(done, done + len(embeddings))
+                    if errors:
+                        embeddings[list(errors)] = torch.nan
+                    yield embeddings, errors
+                    done += len(embeddings)
+                    progress.update(len(embeddings))
 
     @torch.no_grad()
     def embed(
@@ -462,18 +489,18 @@ class PatchEmbedder(
             self._join([self._reduce_layer(*layer) for layer in layers], embeddings[rows])
         return embeddings
 
-    def _iter_batches(self, images, device, rows_in_turn):
+    def _iter_batches(self, images, device, rows):
         """Embeddings batch by batch, by way of the feature cache if there is one."""
         if self.memory is not None:
-            yield from self._iter_remembered(images, device, rows_in_turn)
+            yield from self._iter_remembered(images, device, rows)
             return
         sizes = self._image_size, self.input_size_
         batches = image_batches(images, int(self.batch_size), *sizes, device)
-        for pixels, rows in zip(batches, rows_in_turn, strict=True):
-            yield self.embed(pixels, device, rows)
+        for pixels in batches:
+            yield self.embed(pixels, device, rows.take(len(pixels)))
 
     @torch.no_grad()
-    def _iter_remembered(self, images, device, rows_in_turn):
+    def _iter_remembered(self, images, device, rows):
         """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
         cache = self._open_cache(device)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in self._kept()}
@@ -485,14 +512,17 @@ class PatchEmbedder(
             return [self._reduce_layer(*layer, threads=False) for layer in layers]
 
         def read(index):
-            entry = cache.entry(images, index)
-            maps = cache.load(entry, chosen)
-            if maps is not None:
-                return entry, reduce(maps), None
-            return entry, None, images.read(index, self._image_size, self.input_size_)
+            try:
+                entry = cache.entry(images, index)
+                maps = cache.load(entry, chosen)
+                if maps is not None:
+                    return entry, reduce(maps), None
+                return entry, None, images.read(index, self._image_size, self.input_size_)
+            except UnreadableImageError as error:
+                return None, None, images.skip(error, index, self.input_size_)
 
         batches = read_ahead(read, len(images), int(self.batch_size))
-        for batch, rows in zip(batches, rows_in_turn, strict=True):
+        for batch in batches:
             reduced = [maps for _, maps, _ in batch]
             new = [position for position, maps in enumerate(reduced) if maps is None]
             if new:
@@ -501,10 +531,11 @@ class PatchEmbedder(
                     computed = [layer_maps.float().cpu() for layer_maps in computed]
                     for position, *maps in zip(new[part], *computed, strict=True):
                         maps = dict(zip(names.values(), maps, strict=True))
-                        cache.save(batch[position][0], maps)
+                        if batch[position][0] is not None:
+                            cache.save(batch[position][0], maps)
                         reduced[position] = reduce([maps[name] for name in chosen])
             layers = [torch.stack(maps).to(device) for maps in zip(*reduced, strict=True)]
-            yield self._join(layers, rows)
+            yield self._join(layers, rows.take(len(batch)))
 
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
@@ -650,14 +681,16 @@ class PatchEmbedder(
             self._ready, self._selections = {}, {}
 
 
-def _rows_in_turn(out, n_images, batch_size):
-    """Rows of `out` for each batch, from the first again when the next batch does not fit."""
-    start = 0
-    for first in range(0, n_images, batch_size):
-        n_batch = min(batch_size, n_images - first)
-        start = start if start + n_batch <= len(out) else 0
-        yield out[start : start + n_batch]
-        start += n_batch
+class _RowsInTurn:
+    """Rows of a tensor for each batch, from the first again when the next batch does not fit."""
+
+    def __init__(self, out):
+        self.out, self.start = out, 0
+
+    def take(self, n_batch):
+        start = self.start if self.start + n_batch <= len(self.out) else 0
+        self.start = start + n_batch
+        return self.out[start : self.start]
 
 
 def _normalise(pixels, mean, std):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from skpadim._deep_images import is_deep, read_deep
 from skpadim._gpu_copies import copied_ahead
 from skpadim._items import list_items
 from skpadim._pixels import read_image, read_stack, to_float
+from skpadim._unreadable import UnreadableImageError
 
 T = TypeVar("T")
 
@@ -39,6 +41,9 @@ class Images(Sequence):
         Fewer raise an error.
     numbers : sequence of int, default=None
         What messages call the images, where X is a part of what the user gave.
+    skipped : dict, default=None
+        Where to note, by their numbers, the errors of images that cannot be read and are skipped;
+        None if they are not to be skipped.
 
     Raises
     ------
@@ -46,8 +51,9 @@ class Images(Sequence):
         If X as a whole is none of these. What is wrong with a single image shows when it is read.
     """
 
-    def __init__(self, X, *, min_images=1, numbers=None):
-        self.items = X.items if isinstance(X, Images) else list_items(X)
+    def __init__(self, X, *, min_images=1, numbers=None, skipped=None):
+        self.items = X.items if isinstance(X, Images) else list_items(X, numbers)
+        self.skipped = skipped
         self._numbers = range(len(self.items)) if numbers is None else numbers
         if len(self.items) < min_images:
             raise ValueError(
@@ -62,11 +68,13 @@ class Images(Sequence):
     def take(self, indices) -> Images:
         """The images with these indices, called as before; stacks are copied when they are read."""
         numbers = [self._numbers[index] for index in indices]
-        return Images([self.items[index] for index in indices], numbers=numbers)
+        items = [self.items[index] for index in indices]
+        return Images(items, numbers=numbers, skipped=self.skipped)
 
     def part(self, start, stop) -> Images:
         """The images from `start` up to `stop`, called as before."""
-        return Images(self.items[start:stop], numbers=self._numbers[start:stop])
+        numbers = self._numbers[start:stop]
+        return Images(self.items[start:stop], numbers=numbers, skipped=self.skipped)
 
     def __getstate__(self):
         # A tensor that is a part of another would take all of it along to a worker; and a worker
@@ -91,10 +99,35 @@ class Images(Sequence):
         item = self.items[index]
         try:
             return read_image(item, size, crop)
-        except (TypeError, ValueError) as error:
-            where = f" ({os.fspath(item)})" if isinstance(item, (str, os.PathLike)) else ""
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"Image {self._numbers[index]}{where} {error}") from error
+        except TypeError as error:
+            raise TypeError(f"Image {self._numbers[index]} {error}") from error
+        except ValueError as error:
+            path = os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
+            raise UnreadableImageError(str(error), self._numbers[index], path) from error
+
+    def read_or_skip(self, index, size, crop) -> torch.Tensor:
+        """As :meth:`read`; black, and its error noted, if it cannot be read and is skipped."""
+        try:
+            return self.read(index, size, crop)
+        except UnreadableImageError as error:
+            return self.skip(error, index, crop or size)
+
+    def skip(self, error, index, size) -> torch.Tensor:
+        """Note an image's error and return black pixels; raise it if none are to be skipped."""
+        if self.skipped is None:
+            raise error
+        # Anew, since the error's own traceback holds what was read of the image.
+        self.skipped[error.index] = UnreadableImageError(*error.args)
+        item = self.items[index]
+        device = item.device if isinstance(item, torch.Tensor) else None  # as those of its batch
+        return torch.zeros((3, *size), dtype=torch.uint8, device=device)
+
+    def errors(self, start, stop) -> dict[int, UnreadableImageError]:
+        """Errors of the skipped images from `start` up to `stop`, by their place after `start`."""
+        if not self.skipped:
+            return {}
+        numbers = enumerate(self._numbers[start:stop])
+        return {place: self.skipped[n] for place, n in numbers if n in self.skipped}
 
     def as_stack(self) -> torch.Tensor | None:
         """All images as a view (n_images, channels, height, width), or None if they are apart."""
@@ -116,6 +149,39 @@ class Images(Sequence):
         if not isinstance(self.items, list):
             return False
         return any(isinstance(i, torch.Tensor) and i.device.type != "cpu" for i in self.items)
+
+
+def image_parts(X, size: int, on_error: str = "raise") -> Iterable[Images]:
+    """X as one part; an iterator as parts of some images, each when it has delivered them.
+
+    Parameters
+    ----------
+    X : images, or an iterator that gives them one by one
+    size : int
+        Number of images of a part of an iterator.
+    on_error : {"raise", "skip"}, default="raise"
+        What is done about images that cannot be read.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
+    if isinstance(X, Images) and on_error == "raise":
+        return [X]
+    if not isinstance(X, Iterator):
+        return [Images(X, skipped={} if on_error == "skip" else None)]
+    return _parts_of_iterator(X, size, on_error)
+
+
+def _parts_of_iterator(X, size, on_error):
+    start = 0
+    while (items := list(islice(X, size))) or start == 0:
+        skipped = {} if on_error == "skip" else None
+        yield Images(items, numbers=range(start, start + len(items)), skipped=skipped)
+        start += len(items)
+
+
+def count_images(parts: Iterable[Images]) -> int | None:
+    """Number of images of parts; None if it is not known before they come."""
+    return None if isinstance(parts, Iterator) else sum(map(len, parts))
 
 
 def image_batches(
@@ -153,7 +219,7 @@ def image_batches(
     if is_for_gpu and _is_ready_made(images, size):
         batches = _read_in_turn(images, batch_size, size, crop)
     else:
-        batches = read_ahead(lambda i: images.read(i, size, crop), len(images), batch_size)
+        batches = read_ahead(lambda i: images.read_or_skip(i, size, crop), len(images), batch_size)
     if is_for_gpu:
         yield from copied_ahead(batches, device)
         return
@@ -177,7 +243,7 @@ def _read_in_turn(images, batch_size, size, crop):
             with suppress(ValueError):  # read one by one, the image at fault can be named
                 batch = read_stack(stack[start:stop], size, crop)
         if batch is None:
-            batch = [images.read(index, size, crop) for index in range(start, stop)]
+            batch = [images.read_or_skip(index, size, crop) for index in range(start, stop)]
         yield batch
 
 

@@ -22,13 +22,15 @@ _KINDS = (
 )
 
 
-def list_items(X):
+def list_items(X, numbers=None):
     """The images of X, one an index, by their types and shapes only; files are not opened.
 
     Parameters
     ----------
     X : array, tensor, Series, DataFrame of one column, list, or path of a folder
         Images in any of the forms that :class:`~skpadim.PadimDetector` takes.
+    numbers : sequence of int, default=None
+        What messages call the images of a list, where it is a part of what the user gave.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def list_items(X):
             )
         return _check_list(list(X.iloc[:, 0] if X.ndim == 2 else X))
     if isinstance(X, Sequence) and not isinstance(X, (bytes, bytearray, memoryview)):
-        return _check_list(list(X))
+        return _check_list(list(X), numbers)
     if hasattr(X, "__array__"):
         with _naming("X"):
             X = as_plain_array(X)
@@ -141,10 +143,10 @@ def _check_array(X):
     return _check_list(list(X.ravel()))
 
 
-def _check_list(items):
+def _check_list(items, numbers=None):
     """Check that each item is a kind of image, by type only."""
     checked = []
-    for index, item in enumerate(items):
+    for index, item in zip(numbers or range(len(items)), items, strict=True):
         is_array = hasattr(item, "__array__") and not isinstance(item, np.generic)
         if not is_array and not isinstance(item, (str, os.PathLike, Image.Image)):
             shown = " ".join(repr(item).split())[:60]

@@ -227,9 +227,9 @@ def _embed_by_workers(embedder, images, n_jobs):
 
 def _embed_rows(embedder, images, shared, start):
     """Write the embeddings of a chunk, or return them where they cannot be written."""
-    digests = image_digests(images.items)
     rows = shared.rows(start, start + len(images))
-    embeddings = embedder.embed_all(images, "", out=rows)
+    embeddings = embedder.embed_all(images, "", out=rows)  # first: it tells which cannot be read
+    digests = image_digests(images.items)
     return (embeddings.numpy(force=True) if rows is None else None), digests
 
 

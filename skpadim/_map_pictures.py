@@ -1,9 +1,13 @@
-"""Anomaly maps as pictures to look at, drawn with Pillow alone."""
+"""Anomaly maps as files: values, and pictures to look at, drawn with Pillow alone."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
+
+from skpadim._output_files import written_whole
 
 # Anchors of a colour scale whose lightness rises evenly from black to pale yellow.
 _COLOURS = np.array(
@@ -29,6 +33,26 @@ def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     anchors = np.arange(len(_COLOURS))
     channels = [np.interp(position, anchors, _COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def write_map(target: Path, anomaly_map: np.ndarray, image: np.ndarray, high: float) -> None:
+    """Write a map twice, whole or not at all: values as .tiff, colours beside the image as .png.
+
+    Parameters
+    ----------
+    target : Path
+        Name without these suffixes; its folder is made.
+    anomaly_map : ndarray of shape (height, width), float32
+    image : ndarray of shape (height, width, 3), uint8
+    high : float
+        End of the colour scale, which begins at 0.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    coloured = np.hstack([image, colour_map(anomaly_map, 0, high)])
+    for pixels, suffix in ((anomaly_map, "tiff"), (coloured, "png")):
+        # The suffix comes after that of the image: a.png and a.jpg must not overwrite each other.
+        with written_whole(target.with_name(f"{target.name}.{suffix}"), durable=False) as part:
+            Image.fromarray(pixels).save(part, format=suffix)
 
 
 def side_by_side(rows: list[list[np.ndarray]], titles: list[str], labels: list[str]) -> Image.Image:

@@ -106,6 +106,12 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def open_stream(path: Path):
+    """Open a pipe, a device or an open file to write to; None for what is written whole."""
+    target, _ = _find_target(path)
+    return _open_stream(path) if target is None else None
+
+
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; at the end, and only without an error, it becomes `folder`.

@@ -21,14 +21,14 @@ from skpadim._embedding import (
 )
 from skpadim._gaussian import PatchGaussian
 from skpadim._groups import check_groups
-from skpadim._images import Images
+from skpadim._images import Images, image_parts
 from skpadim._labels import find_good
 from skpadim._learning import learn, score_training_images
 from skpadim._leave_out import check_enough_samples
 from skpadim._mahalanobis import check_scorable
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
-from skpadim._scoring import MapMaker, iter_map_batches, score_images
+from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
 from skpadim._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
@@ -38,6 +38,7 @@ from skpadim._threshold import (
     p_values_of,
     renewed_threshold,
 )
+from skpadim._unreadable import warned_of
 
 
 class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
@@ -406,21 +407,32 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             done += len(batch)
         return maps
 
-    def iter_anomaly_maps(self, X) -> Iterator[np.ndarray]:
+    def iter_anomaly_maps(self, X, on_error="raise") -> Iterator[np.ndarray]:
         """Anomaly maps batch by batch, for more images than their maps fit in memory.
 
         Parameters
         ----------
         X : images
-            See Notes.
+            See Notes; or an iterator (a generator, for instance) that gives images one by one, of
+            which never more are asked for than the next maps need: `batch_size`, or with `n_jobs`
+            as many for each of some batches ahead.
+        on_error : {"raise", "skip"}, default="raise"
+            At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, which
+            has the `index` and `path` of the first, or fill their maps with NaN, with a warning
+            that names each, and go on.
 
         Yields
         ------
         maps : ndarray of shape (n_batch, height, width), float32
             As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
         """
+        return warned_of(self._iter_maps_and_errors(X, on_error))
+
+    def _iter_maps_and_errors(self, X, on_error):
+        """As :meth:`iter_anomaly_maps`, with the errors of each batch in place of warnings."""
         check_is_fitted(self)
-        return iter_map_batches(self._map_maker(), Images(X), self.n_jobs, "Scoring")
+        parts = image_parts(X, size_of_parts(int(self.batch_size), self.n_jobs), on_error)
+        return iter_map_batches(self._map_maker(), parts, self.n_jobs, "Scoring")
 
     def score_samples(self, X):
         """Score of each image: higher is more normal.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ import torch
 from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._devices import resolve_device
 from skpadim._embedding import CPU_PART, PatchEmbedder
-from skpadim._images import Images
+from skpadim._images import Images, count_images
 from skpadim._leave_out import TrainingDistances
 from skpadim._mahalanobis import LowRankWhitening, Whitening
+from skpadim._progress import progress_of
+from skpadim._unreadable import UnreadableImageError
 from skpadim._workers import count_workers, map_chunks
 
 # Shares of the work for each worker: few, as each costs a message; more than one, so that all end
@@ -43,12 +45,20 @@ class MapMaker:
     measure: Whitening | LowRankWhitening | TrainingDistances
     sigma: float
 
-    def iter_maps(self, images: Images, description: str) -> Iterator[torch.Tensor]:
-        """Yield maps (n_batch, height, width) batch by batch, on the embedder's device."""
-        for embeddings in self.embedder.iter_embeddings(images, description):
+    def iter_maps(
+        self, images: Images, description: str
+    ) -> Iterator[tuple[torch.Tensor, dict[int, UnreadableImageError]]]:
+        """Yield maps (n_batch, height, width), on the embedder's device, and the errors of a batch.
+
+        Maps of images that are skipped are NaN.
+        """
+        for embeddings, errors in self.embedder.iter_with_errors(images, description):
             self.measure = self.measure.to(embeddings.device)
             distances = self.measure.distances(flat(embeddings))
-            yield maps_of_distances(distances, self.embedder, self.sigma)
+            maps = maps_of_distances(distances, self.embedder, self.sigma)
+            if errors:  # said anew, as loops need not keep what is not a number
+                maps[list(errors)] = torch.nan
+            yield maps, errors
 
     def __getstate__(self):
         # A worker need not have this process's device.
@@ -56,7 +66,7 @@ class MapMaker:
 
     def scores(self, images: Images, description: str) -> np.ndarray:
         """Scores (n_samples,) of images, higher is more normal."""
-        return _scores(self.iter_maps(images, description), len(images))
+        return _scores((maps for maps, _ in self.iter_maps(images, description)), len(images))
 
 
 def maps_of_distances(
@@ -76,24 +86,36 @@ def scores_of_distances(
     return _scores(maps, len(distances))
 
 
-def iter_map_batches(
-    maker: MapMaker, images: Images, n_jobs: int | None, description: str
-) -> Iterator[np.ndarray]:
-    """Yield the maps of `batch_size` images at a time, in order."""
+def size_of_parts(batch_size: int, n_jobs: int | None) -> int:
+    """Number of images of an iterator that are worked on together."""
     n_workers = count_workers(n_jobs)
-    if not is_shared(images, maker.embedder, n_workers):
-        for maps in maker.iter_maps(images, description):
-            yield _finite(maps.numpy(force=True))
+    return batch_size if n_workers == 1 else batch_size * _BATCHES_AHEAD * n_workers
+
+
+def iter_map_batches(
+    maker: MapMaker, parts: Iterable[Images], n_jobs: int | None, description: str
+) -> Iterator[tuple[np.ndarray, dict[int, UnreadableImageError]]]:
+    """Yield the maps of `batch_size` images at a time, in order, and the errors among them.
+
+    Maps of images that are skipped are NaN; errors go by an image's place in its batch.
+    """
+    with progress_of(count_images(parts), description, maker.embedder.verbose) as progress:
+        for images in parts:
+            for maps, errors in _iter_map_batches(maker, images, n_jobs):
+                _finite(np.delete(maps, list(errors), axis=0) if errors else maps)
+                yield maps, errors
+                progress.update(len(maps))
+
+
+def _iter_map_batches(maker, images, n_jobs):
+    n_workers = count_workers(n_jobs)
+    if is_shared(images, maker.embedder, n_workers):
+        chunks = split_images(images, int(maker.embedder.batch_size))
+        at_once = _BATCHES_AHEAD * n_workers
+        yield from map_chunks(_make_maps, maker, chunks, at_once=at_once, n_jobs=n_jobs)
         return
-    batches = map_chunks(
-        _make_maps,
-        maker,
-        split_images(images, int(maker.embedder.batch_size)),
-        at_once=_BATCHES_AHEAD * n_workers,
-        n_jobs=n_jobs,
-        description=description if maker.embedder.verbose else None,
-    )
-    yield from map(_finite, batches)
+    for maps, errors in maker.iter_maps(images, ""):
+        yield maps.numpy(force=True), errors
 
 
 def score_images(
@@ -153,7 +175,7 @@ def flat(embeddings: torch.Tensor) -> torch.Tensor:
 
 def _finite(values):
     """The maps or scores, unless one is NaN or infinite, which is an error."""
-    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+    if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise ValueError(
             "The anomaly map of an image is NaN or infinite: features that the backbone computes "
             "are, or their distances overflow float32. See that it gives finite features of "
@@ -174,8 +196,8 @@ def _scores(batches, n_samples):
 
 
 def _make_maps(maker, images):
-    batches = maker.iter_maps(images, "")
-    return np.concatenate([maps.numpy(force=True) for maps in batches])
+    ((maps, errors),) = maker.iter_maps(images, "")  # a chunk is a batch
+    return maps.numpy(force=True), errors
 
 
 def _make_scores(maker, images):

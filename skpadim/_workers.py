@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, TypeVar
 import joblib
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from skpadim._freed_memory import freed_memory_kept
 from skpadim._outcomes import Outcome, folder_for_results, outcome_in_file
+from skpadim._progress import progress_of
 from skpadim._thread_limits import threads_limited
 
 Model = TypeVar("Model")
@@ -86,9 +86,7 @@ def map_chunks(
     with (
         closing(shipment),
         folder_for_results() as folder,
-        tqdm(
-            total=n_images, desc=description, unit="image", disable=None if description else True
-        ) as progress,
+        progress_of(n_images, description) as progress,
     ):
         while done < len(chunks):
             batch = chunks[done : done + (at_once or len(chunks))]

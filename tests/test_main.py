@@ -1,7 +1,9 @@
 """The command: what it writes, prints and returns."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import joblib
@@ -22,6 +24,21 @@ def model(good, tmp_path):
     detector = PadimDetector("filter_bank", image_size=64, crop_size=None, random_state=0)
     joblib.dump(detector.fit(good), tmp_path / "model.joblib")
     return tmp_path / "model.joblib"
+
+
+BAD = ["part_010.png", "part_020.png"]
+
+
+@pytest.fixture
+def bad_folder(folder, tmp_path):
+    """The parts, of which two cannot be read."""
+    images = tmp_path / "some bad"
+    images.mkdir()
+    for path in folder.iterdir():
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / BAD[0]).write_text("not an image")
+    (images / BAD[1]).write_bytes(b"")
+    return images
 
 
 def test_demo_finds_the_defects_offline(tmp_path, capsys, offline):
@@ -96,21 +113,358 @@ def test_errors_are_one_line_and_exit_code_1(arguments, message, folder, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_bad_image_stops_the_fit_and_leaves_the_old_model(folder, good, model, tmp_path, capsys):
-    images = tmp_path / "images"
-    images.mkdir()
-    for index in range(3):
-        Image.fromarray(good[index]).save(images / f"{index}.png")
-    (images / "z.png").write_text("not an image")
+def test_a_bad_image_stops_the_fit_and_leaves_the_old_model(bad_folder, model, tmp_path, capsys):
     before = model.read_bytes()
-    assert main(["fit", str(images), "-o", str(model), *SMALL]) == 1
-    assert "z.png" in capsys.readouterr().err
+    assert main(["fit", str(bad_folder), "-o", str(model), *SMALL]) == 1
+    error = capsys.readouterr().err
+    assert f"{bad_folder / 'part_010.png'} cannot be read" in error
+    assert "--on-error skip" in error
+    assert error.count("\n") == 1
     assert model.read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_fit_that_skips_is_one_without_the_bad_images(bad_folder, folder, tmp_path, capsys):
+    model = tmp_path / "model.joblib"
+    arguments = ["fit", "-o", str(model), *SMALL, "--on-error", "skip"]
+    assert main([*arguments, str(bad_folder)]) == 3
+    error = capsys.readouterr().err
+    assert [str(bad_folder / name) in error for name in BAD] == [True, True]
+    assert "31 images, threshold" in error
+    assert error.endswith("; 2 images could not be read\n")
+    skipped = joblib.load(model)
+    good = [str(path) for path in sorted(folder.iterdir()) if path.name not in BAD]
+    assert main([*arguments, *good]) == 0
+    np.testing.assert_array_equal(joblib.load(model).training_scores_, skipped.training_scores_)
+
+
+def test_a_fit_that_skips_too_many_fails_in_words(bad_folder, tmp_path, capsys):
+    images = [str(bad_folder / name) for name in (*BAD, "part_000.png", "part_001.png")]
+    arguments = ["fit", *images, "-o", str(tmp_path / "m"), *SMALL, "--on-error", "skip"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "2 of 4 images could not be read, and from the others nothing can be learned: " in error
+    assert "at least 3 training samples, found 2" in error
+    assert not (tmp_path / "m").exists()
+
+
+def test_scoring_stops_at_a_bad_image_and_keeps_the_rows_before(
+    model, bad_folder, tmp_path, capsys
+):
+    output = tmp_path / "scores.csv"
+    output.write_text("an old file")
+    assert main(["score", str(model), str(bad_folder / BAD[0]), "-o", str(output)]) == 1
+    assert output.read_text() == "an old file"  # there is nothing to replace it with
+    capsys.readouterr()
+    for on_error in ([], ["--on-error", "stop"], ["--on-error", "raise"]):
+        assert main(["score", str(model), str(bad_folder), "-o", str(output), *on_error]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"skpadim: error: {bad_folder / BAD[0]} cannot be read")
+        assert f"10 rows are in {output}, and --resume goes on after them" in error
+        assert error.count("\n") == 1
+        table = pd.read_csv(output)
+        assert [Path(path).name for path in table["path"]] == [
+            f"part_{i:03}.png" for i in range(10)
+        ]
+
+
+def test_scoring_skips_bad_images_and_tells_of_them(model, bad_folder, folder, tmp_path, capsys):
+    output, maps = tmp_path / "scores.csv", tmp_path / "maps"
+    arguments = ["score", str(model), "-o", str(output), "--maps", str(maps)]
+    assert main([*arguments, str(bad_folder), "--on-error", "skip"]) == 3
+    error = capsys.readouterr().err
+    assert [error.count(f": {bad_folder / name} ") for name in BAD] == [1, 1]
+    assert "of 31 images are anomalous; 2 images could not be read" in error
+    table = pd.read_csv(output)
+    assert table.columns.tolist() == ["path", "score", "decision", "label", "error"]
+    bad = table["error"].notna()
+    assert [Path(path).name for path in table["path"][bad]] == BAD
+    assert "is empty (0 bytes)" in table["error"][20]
+    assert table["score"].isna().equals(bad)
+    assert len(list(maps.iterdir())) == 2 * 31
+    assert main([*arguments[:2], str(folder), *arguments[2:4]]) == 0
+    clean = pd.read_csv(output)
+    np.testing.assert_allclose(table["score"][~bad], clean["score"][~bad], rtol=1e-5)
+
+
+def test_a_run_that_was_stopped_goes_on(model, bad_folder, folder, tmp_path, capsys, monkeypatch):
+    output, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
+    arguments = ["score", str(model), str(bad_folder), "-o"]
+    assert main([*arguments, str(output)]) == 1
+    assert main([*arguments, str(whole), "--on-error", "skip"]) == 3
+    # What is done is not looked at again.
+    (bad_folder / "part_000.png").write_bytes(b"")
+    for _ in range(2):
+        assert main([*arguments, str(output), "--on-error", "skip", "--resume"]) == 3
+        assert output.read_bytes() == whole.read_bytes()
+    assert main([*arguments, str(output), "--resume"]) == 3
+    capsys.readouterr()
+    # Another model has another threshold.
+    joblib.dump(joblib.load(model).set_params(contamination=0.3).calibrate(), model)
+    assert main([*arguments, str(output), "--resume"]) == 1
+    assert "row 2 is of another model or threshold" in capsys.readouterr().err
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_killed_run_goes_on_to_what_it_would_have_written(model, folder, tmp_path):
+    joblib.dump(joblib.load(model).set_params(batch_size=4), model)
+    images = tmp_path / "images"
+    images.mkdir()
+    for copy in range(12):
+        for path in folder.iterdir():
+            (images / f"{copy}_{path.name}").hardlink_to(path)
+    output, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
+    command = [sys.executable, "-m", "skpadim", "score", str(model), str(images), "-o", str(output)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not output.exists() or output.read_bytes().count(b"\n") < 40:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    n_rows = len(pd.read_csv(output))
+    assert 39 <= n_rows < 396
+    with output.open("ab") as file:
+        file.write(b"images/torn.png,-0.1")
+    assert main([*command[3:], "--resume"]) == 0
+    assert main([*command[3:-1], str(whole)]) == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_resumed_run_scores_by_the_batches_of_an_undisturbed_one(folder, good, tmp_path):
+    parameters = {"image_size": 64, "crop_size": None, "random_state": 0, "contamination": 0.3}
+    network = PadimDetector("resnet18", weights=None, **parameters)
+    model, output, whole = (tmp_path / name for name in ("m", "scores.csv", "whole.csv"))
+    joblib.dump(network.fit(good[:8]), model)
+    arguments = ["score", str(model), str(folder), "-o"]
+    assert main([*arguments, str(whole)]) == 0
+    lines = whole.read_bytes().splitlines(keepends=True)
+    for n_rows in (3, 32):
+        output.write_bytes(b"".join(lines[: 1 + n_rows]))
+        assert main([*arguments, str(output), "--resume"]) == 0
+        assert output.read_bytes() == whole.read_bytes()
+
+
+def test_rows_without_a_threshold_are_gone_on_with_by_their_scores(
+    model, folder, good, tmp_path, capsys
+):
+    detector = joblib.load(model).set_params(calibration=None)
+    joblib.dump(detector.fit(good), model)
+    output = tmp_path / "scores.csv"
+    arguments = ["score", str(model), str(folder), "-o", str(output)]
+    assert main(arguments) == 0
+    whole = output.read_bytes()
+    assert whole.startswith(b"path,score\n")
+    output.write_bytes(whole[:200])
+    assert main([*arguments, "--resume"]) == 0
+    assert output.read_bytes() == whole
+    joblib.dump(detector.set_params(regularization=1).fit(good), model)
+    assert main([*arguments, "--resume"]) == 1
+    assert "and by this model" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_where_the_rows_are(model, folder, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PadimDetector, "_iter_maps_and_errors", interrupted)
+    assert main(["score", str(model), str(folder), "-o", str(tmp_path / "s.csv")]) == 130
+    error = capsys.readouterr().err
+    assert error == (
+        f"skpadim: interrupted; 0 rows are in {tmp_path / 's.csv'}, and --resume goes on after "
+        "them\n"
+    )
+
+
+def test_names_that_are_not_utf_8_are_written_as_they_are(model, folder, tmp_path, capfdbinary):
+    name = tmp_path / os.fsdecode(b"\xff=\xe9.png")
+    name.write_bytes((folder / "part_000.png").read_bytes())
+    output, maps = tmp_path / "scores.csv", tmp_path / "maps"
+    arguments = ["score", str(model), str(name)]
+    assert main([*arguments, "-o", str(output), "--maps", str(maps)]) == 0
+    table = pd.read_csv(output, encoding_errors="surrogateescape")
+    assert table["path"].tolist() == [str(name)]
+    assert (maps / f"{name.name}.tiff").is_file()
+    capfdbinary.readouterr()
+    assert main(arguments) == 0
+    assert capfdbinary.readouterr().out == output.read_bytes()
+    assert os.fsencode(name) in output.read_bytes()
+
+
+def test_several_folders_files_and_lists_are_scored(model, folder, tmp_path, capsys, monkeypatch):
+    first, second = sorted(folder.iterdir())[:2]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes((first if name == "a" else second).read_bytes())
+    (tmp_path / "list.txt").write_text(f"{first}\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["score", "-o", "s.csv", str(model), "a", "--maps", "maps", "b/x.png"]
+    assert main([*arguments, "--files-from", "list.txt"]) == 0
+    table = pd.read_csv("s.csv")
+    assert table["path"].tolist() == ["a/x.png", "b/x.png", str(first)]
+    assert table["score"][0] == table["score"][2] != table["score"][1]
+    assert len(list(Path("maps").rglob("x.png.tiff"))) == 2
+    assert main(["score", str(model), "--files-from", "list.txt", "-o", "t.csv"]) == 0
+    assert pd.read_csv("t.csv")["path"].tolist() == [str(first)]
+
+
+def test_suffixes_left_out_are_told(model, folder, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "x.png").write_bytes((folder / "part_000.png").read_bytes())
+    (images / "raw.dng").touch()
+    assert main(["score", str(model), str(images)]) == 0
+    assert (
+        f"skpadim: warning: 1 file is left out, not ending as images do: {images / 'raw.dng'}\n"
+        in (capsys.readouterr().err)
+    )
+
+
+@pytest.mark.parametrize("maps", ["{images}", "{images}/maps"])
+def test_maps_do_not_go_among_the_images(model, folder, tmp_path, maps, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "x.png").write_bytes((folder / "part_000.png").read_bytes())
+    arguments = ["score", str(model), "--maps", maps.format(images=images)]
+    assert main([*arguments, str(images)]) == 1
+    assert "the maps would be taken for images" in capsys.readouterr().err
+    assert main([*arguments, str(images / "x.png")]) == (1 if maps == "{images}" else 0)
+
+
+def test_images_may_have_two_sides(folder, tmp_path):
+    model = tmp_path / "m"
+    arguments = ["fit", "-o", str(model), "--backbone", "filter_bank"]
+    for sizes, expected in (
+        (["--image-size", "48", "64", str(folder)], ((48, 64), (42, 56))),
+        (
+            [str(folder), "--image-size", "48", "64", "--crop-size", "40", "48"],
+            ((48, 64), (40, 48)),
+        ),
+        (["--image-size", "64", str(folder), "--crop-size", "none"], (64, None)),
+    ):
+        assert main([*arguments, *sizes]) == 0
+        detector = joblib.load(model)
+        assert (detector.image_size, detector.crop_size) == expected
+
+
+def test_the_limit_of_pixels_is_raised_and_lowered(model, folder, tmp_path, capsys, monkeypatch):
+    image = str(folder / "part_000.png")  # 4096 pixels
+    for limit, code in (("4095", 1), ("4096", 0), ("none", 0)):
+        assert main(["score", str(model), image, "--max-pixels", limit]) == code
+        assert ("warning" in capsys.readouterr().err) is False
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert main(["score", str(model), image]) == 1
+    error = capsys.readouterr().err
+    assert image in error
+    assert "2000 pixels" in error
+    assert main(["score", str(model), image, "--max-pixels", "5000"]) == 0
+    assert main(["fit", str(folder), "-o", str(tmp_path / "m"), *SMALL]) == 1
+    assert (
+        main(["fit", str(folder), "-o", str(tmp_path / "m"), *SMALL, "--max-pixels", "none"]) == 0
+    )
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["fit"], ["fly"], ["fit", "x", "-o", "y", "--seed", "a"]]
+    "content", [b"", b"not a model", b"\x80\x04N.", b"\x80\x05cos\nno_such\n.", b"\x80\x04h\x08."]
+)
+def test_a_file_that_is_no_model_is_told_in_one_sentence(content, folder, tmp_path, capsys):
+    model = tmp_path / "m.joblib"
+    model.write_bytes(content)
+    assert main(["score", str(model), str(folder)]) == 1
+    told = (
+        "holds a NoneType, not"
+        if content == b"\x80\x04N."
+        else (
+            "cannot be read as a model: it is none, or damaged, or comes from another version. "
+            "'skpadim fit' writes model files.\n"
+        )
+    )
+    error = capsys.readouterr().err
+    assert error.startswith(f"skpadim: error: {model} {told}")
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_needs_a_missing_module_names_it(folder, tmp_path, capsys):
+    (tmp_path / "m").write_bytes(b"cno_such_module\nNetwork\n.")
+    assert main(["score", str(tmp_path / "m"), str(folder)]) == 1
+    assert "needs the module 'no_such_module', which is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("The disk is full."), "The disk is full."),
+        (MemoryError(), "There is not enough memory."),
+        (RuntimeError("CUDA out of memory.\nTried to allocate"), "CUDA out of memory. Tried to"),
+        (Image.DecompressionBombError("Image size"), "Image size"),
+    ],
+)
+def test_errors_of_the_machine_are_one_line(error, message, folder, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(PadimDetector, "fit", fail)
+    assert main(["fit", str(folder), "-o", str(tmp_path / "m")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"skpadim: error: {message}")
+    assert told.count("\n") == 1
+
+
+# What is true only before torch is imported takes a process of its own.
+_WITHOUT_TORCH = """
+import os, sys
+from skpadim.__main__ import main
+
+code = main(sys.argv[1:])
+assert "torch" not in sys.modules
+print(code, os.environ["OMP_WAIT_POLICY"], os.environ.get("KMP_BLOCKTIME"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1 PASSIVE 0"),
+        ({"KMP_BLOCKTIME": "7"}, "1 PASSIVE 7"),
+        ({"OMP_WAIT_POLICY": "active"}, "1 active None"),
+    ],
+)
+def test_before_torch_is_imported_threads_are_told_to_sleep_and_folders_are_looked_for(
+    given, expected, model, tmp_path
+):
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+    }
+    command = [sys.executable, "-c", _WITHOUT_TORCH, "score", str(model), str(tmp_path / "nowhere")]
+    result = subprocess.run(
+        command, env=environment | given, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"{expected}\n"
+    assert result.stderr == f"skpadim: error: {tmp_path / 'nowhere'} does not exist.\n"
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["score"], ["benchmark"], ["demo"]])
+def test_help_has_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert "3 done, but for images that could not be read" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fit"],
+        ["fly"],
+        ["fit", "x", "-o", "y", "--seed", "a"],
+        ["fit", "-o", "y"],
+        ["score", "m", "--fly"],
+        ["score", "m"],
+        ["demo", "x"],
+        ["fit", "x", "-o", "y", "--image-size", "4x"],
+    ],
 )
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

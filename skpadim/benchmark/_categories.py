@@ -18,6 +18,7 @@ from skpadim._masks import (
     is_missing,
     read_mask,
 )
+from skpadim._unreadable import find_problem
 from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
 
 
@@ -160,13 +161,8 @@ def _stored_size(path):
 
 
 def _problem_of_image(path):
-    from skpadim._pixels import read_image
-
-    try:
-        read_image(path)
-    except (OSError, TypeError, ValueError) as error:
-        return f"{path} {error}"
-    return None
+    problem = find_problem(path)
+    return problem and f"{path} {problem}"
 
 
 def _problem_of_pair(path, mask, is_anomalous, index):

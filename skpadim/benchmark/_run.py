@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from sklearn.base import clone
-from tqdm.auto import tqdm
 
 from skpadim._output_files import check_output_file
+from skpadim._progress import progress_of
 from skpadim.benchmark._categories import Category, category_order, find_dataset, load_categories
 from skpadim.benchmark._results import FIGURES, add_row, in_order, read_matching
 from skpadim.benchmark._setting import machine, settings_of, versions
@@ -59,7 +59,8 @@ def run_benchmark(
         CSV file, replaced as a whole after each category. Categories that it has are not run
         again; a file of other settings or versions is refused.
     verbose : int, default=0
-        Above 0, show the progress and the time left if the standard error is a terminal.
+        Above 0, show the progress and the time left on the standard error: a bar on a terminal,
+        and a line every few seconds elsewhere.
 
     Returns
     -------
@@ -122,12 +123,8 @@ def run_benchmark(
     done = {row["category"] for row in rows}
     if verbose and done:
         print(f"{output} has {len(done)} of {len(plan)} categories already", file=sys.stderr)
-    with tqdm(
-        total=sum(len(category) for category in plan if category.name not in done),
-        unit="image",
-        smoothing=0,  # the time left by the average rate: fits and tests take turns
-        disable=None if verbose else True,
-    ) as progress:
+    n_images = sum(len(category) for category in plan if category.name not in done)
+    with progress_of(n_images, dataset.name, verbose) as progress:
         for number, category in enumerate(plan, start=1):
             if category.name in done:
                 continue

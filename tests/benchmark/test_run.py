@@ -238,7 +238,7 @@ def test_unreadable_images_stop_the_run_and_keep_its_rows(root, tmp_path, capsys
     output = tmp_path / "results.csv"
     (root / "cable/test/good/001.png").write_bytes(b"")
     arguments = ["benchmark", "mvtec_ad", "--root", str(root), *SMALL, "-o", str(output)]
-    assert main(arguments) == 1
+    assert main([*arguments, "--on-error", "stop"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("skpadim: error: category 'cable': 1 of 13 images cannot be used. ")
     assert f"{root / 'cable/test/good/001.png'} is empty (0 bytes): take it out or" in error

@@ -1,0 +1,115 @@
+"""Which images a command line names: folders, files, and lists of both. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from skpadim._image_files import list_images
+
+_LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images
+
+
+class GivenImages(NamedTuple):
+    """Images, each once.
+
+    Attributes
+    ----------
+    paths : list of Path
+        In the order in which they were given; those of a folder sorted.
+    root : Path
+        The folder, absolute, that all lie in or below: by their names from there they differ.
+    folders : list of Path
+        Those that were given.
+    """
+
+    paths: list[Path]
+    root: Path
+    folders: list[Path]
+
+    def relative(self, path: Path) -> Path:
+        """The name of an image from `root`."""
+        return Path(os.path.relpath(path, self.root))
+
+
+def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenImages:
+    """Find the images that were named.
+
+    Files of a folder that are left out for their suffix are told in a warning.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Folders, which are searched with their subfolders, and files; "-" is a list of more on the
+        standard input.
+    list_name : str, default=None
+        A file that lists more, one a line, or "-".
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder or file of a name. Those in lists are not looked for here: they may
+        be gone by the time that they are read, too.
+    ValueError
+        If nothing was named, or a folder has no images.
+    """
+    names = list(names)
+    lists = [name for name in names if name == "-"] + ([list_name] if list_name else [])
+    given = [Path(name) for name in names if name != "-"]
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist.")
+    for name in dict.fromkeys(lists):
+        given += _read_list(name)
+    if not given:
+        raise ValueError("The list of images is empty.")
+    folders = dict.fromkeys(path for path in given if path.is_dir())
+    found: dict[str, Path] = {}
+    n_found = 0
+    for path in given:
+        images = list_images(path) if path in folders else [path]
+        n_found += len(images)
+        for image in images:
+            found.setdefault(os.path.abspath(image), image)
+    _tell_left_out(folders, found)
+    if n_found > len(found):
+        warnings.warn(
+            f"Images named more than once are taken once, {len(found)} of {n_found} names.",
+            stacklevel=2,
+        )
+    places = {os.path.abspath(path if path in folders else path.parent) for path in given}
+    return GivenImages(list(found.values()), Path(os.path.commonpath(places)), list(folders))
+
+
+def _read_list(name):
+    """Paths of a list, one a line; names that are not UTF-8 are read as they are."""
+    if name == "-":
+        content = getattr(sys.stdin, "buffer", sys.stdin).read()
+    elif Path(name).is_dir() or not Path(name).exists():
+        raise FileNotFoundError(f"--files-from {name} is not a file.")
+    else:
+        content = Path(name).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return [Path(os.fsdecode(line)) for line in content.splitlines() if line.strip()]
+
+
+def _tell_left_out(folders, found):
+    """Warn of files that are no images by their suffix; hidden ones are nobody's concern."""
+    left_out = {
+        os.path.abspath(path): path  # each once, though folders lie in one another
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.name.lower() not in _LITTER
+        and os.path.abspath(path) not in found
+        and path.is_file()
+    }
+    if left_out:
+        some = ", ".join(map(str, [*left_out.values()][:3])) + ", …" * (len(left_out) > 3)
+        are = "file is" if len(left_out) == 1 else "files are"
+        warnings.warn(
+            f"{len(left_out)} {are} left out, not ending as images do: {some}", stacklevel=3
+        )
