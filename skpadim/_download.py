@@ -285,7 +285,7 @@ class _Answer:
             status = getattr(response, "code", 500)
             final = isinstance(status, int) and status < 500 and status not in _PASSING_STATUSES
             kind = DownloadError if final else _InterruptedDownloadError
-            raise kind(f"{url} cannot be reached ({reason}).") from response
+            raise kind(f"{url} cannot be reached ({_one_line(reason)}).") from response
         self._headers = response.headers
         self.status = response.status
         tag = self._headers.get("ETag", "")
@@ -333,7 +333,7 @@ class _Answer:
                 continue
             if isinstance(item, Exception):
                 raise _InterruptedDownloadError(
-                    f"{self._url} broke off after {n_bytes} bytes ({item})."
+                    f"{self._url} broke off after {n_bytes} bytes ({_one_line(item)})."
                 ) from item
             if not item:
                 return
@@ -383,3 +383,17 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
                 req.full_url, code, f"it leads to {newurl}, which is not followed", headers, fp
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(self, req, fp, code, msg, headers):
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except Exception:  # an address that is none, say
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _one_line(reason):
+    """What a server says, fit to be shown."""
+    return "".join(c if c.isprintable() else " " for c in str(reason)).strip()

@@ -193,8 +193,9 @@ def _find_target(path) -> tuple[Path | None, os.stat_result | None]:
         raise ValueError(f"{os.fspath(path)!r} can be no file's name ({error}).") from error
     if status is not None and stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder; give the name of a file in it.")
-    if status is not None and (not stat.S_ISREG(status.st_mode) or _descriptor(path)):
-        if stat.S_ISSOCK(status.st_mode) and not _descriptor(path):
+    number = None if status is None else _descriptor(path)
+    if number is not None or (status is not None and not stat.S_ISREG(status.st_mode)):
+        if stat.S_ISSOCK(status.st_mode) and number is None:
             raise OSError(f"{path} is a socket and cannot be written; give the name of a file.")
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{path} cannot be written: this user has no permission to.")

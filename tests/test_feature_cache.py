@@ -110,7 +110,7 @@ def test_two_processes_share_a_folder(tmp_path, parts, make_detector):
     got = search.fit(parts.data, parts.target).cv_results_["mean_test_score"]
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert len(_files(tmp_path)) == 3 * len(parts.data)
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".skpadim-*"))
 
 
 def test_found_by_content_not_by_name(tmp_path, paths, computed):
@@ -300,9 +300,11 @@ def test_killed_half_way(tmp_path, parts, folder, make_detector):
     process.wait()
     process.stdout.close()
     assert len(_files(tmp_path)) >= 20
+    assert len(list(tmp_path.rglob(".skpadim-*"))) == 1
     expected = make_detector().fit(folder).score_samples(parts.data)
     got = make_detector(memory=tmp_path).fit(folder).score_samples(parts.data)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+    assert not list(tmp_path.rglob(".skpadim-*"))  # what was half written is gone
 
 
 class _Scaled(nn.Module):

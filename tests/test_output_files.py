@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_what_is_closed_is_told_before_the_work_and_after_it(
         path.chmod(file_mode)
     folder.chmod(folder_mode)
     for parent in tmp_path.parents:  # pytest's own are closed to others
-        if parent.stat().st_uid == os.geteuid() and parent.is_relative_to("/tmp/"):
+        if parent.stat().st_uid == os.geteuid() and parent.is_relative_to(tempfile.gettempdir()):
             parent.chmod(parent.stat().st_mode | 0o011)
     tmp_path.chmod(0o755)
     try:

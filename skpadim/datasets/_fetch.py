@@ -25,16 +25,16 @@ class Archive:
     url : str
     sha256 : str
         Of the whole archive.
-    max_bytes : int
-        More than it has; no server can send more.
     root : str
         Folder of the archive that holds the categories.
+    max_bytes : int
+        More than it has, with room to spare; a server that sends more is refused.
     """
 
     url: str
     sha256: str
-    max_bytes: int
     root: str = "."
+    max_bytes: int = 8 * 10**9
 
     @property
     def file_name(self) -> str:
@@ -47,18 +47,17 @@ ARCHIVES = {
         "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f283/download/"
         "420938113-1629960298/mvtec_anomaly_detection.tar.xz",
         "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
-        6 * 10**9,
+        max_bytes=6 * 10**9,
     ),
     "btad": Archive(
         "https://avires.dimi.uniud.it/papers/btad/btad.zip",
         "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
-        8 * 10**9,
         "BTech_Dataset_transformed",
     ),
     "visa": Archive(
         "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
         "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
-        4 * 10**9,
+        max_bytes=4 * 10**9,
     ),
 }
 

@@ -215,6 +215,18 @@ def test_a_damaged_cache_is_fetched_again(imagenet_server):
     assert imagenet_server.cached.stat().st_size > 1000
 
 
+def test_a_cache_that_cannot_be_read_is_told(imagenet_server, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    imagenet_server.cached.parent.mkdir(parents=True)
+    imagenet_server.cached.touch()
+    monkeypatch.setattr(_weights, "file_sha256", refuse)
+    with pytest.raises(ValueError, match=r"cannot be read \(Permission denied\). See to it"):
+        load_backbone("squeezenet1_1")
+    assert imagenet_server.requests == []
+
+
 def test_weights_that_fail_their_hash_are_refused(imagenet_server):
     for path in imagenet_server.content:
         imagenet_server.content[path] = imagenet_server.content[path][:-1] + b"!"

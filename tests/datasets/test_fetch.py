@@ -58,8 +58,8 @@ def served(tmp_path, make_data_set, serve, monkeypatch):
 
 
 def _home(folder):
-    """What is in a data home, without the locks, which may stay."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    """What is in a data home, locks included."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("name", FETCH)
@@ -117,6 +117,49 @@ def test_a_wrong_byte_is_an_error(tmp_path, served):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("change", ["wrong byte", "a link to another", "none"])
+def test_a_stored_archive_is_checked_again_before_it_is_unpacked(
+    tmp_path, served, monkeypatch, change
+):
+    server, _ = served("visa")
+    home = tmp_path / "home"
+    stored = home / ".visa.archive"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fetch, "unpack", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_visa("pcb4", data_home=home)
+    assert _home(home) == [".visa.archive"]
+    content = stored.read_bytes()
+    changed = content.replace(b"object,split", b"object,SPLIT")
+    assert changed != content
+    (tmp_path / "other").write_bytes(changed)
+    if change == "wrong byte":
+        stored.write_bytes(changed)
+    elif change == "a link to another":
+        stored.unlink()
+        stored.symlink_to(tmp_path / "other")
+    fetch_visa("pcb4", data_home=home)
+    assert len(server.requests) == (1 if change == "none" else 2)
+    assert _home(home) == ["visa"]
+    assert (home / "visa/split_csv/1cls.csv").read_bytes().startswith(b"object,split")
+    assert (tmp_path / "other").read_bytes() == changed
+
+
+def test_a_server_that_sends_more_than_the_catalogue_says_is_refused(tmp_path, served, monkeypatch):
+    server, _ = served("visa")
+    ((_, content),) = server.content.items()
+    archive = dataclasses.replace(_fetch.ARCHIVES["visa"], max_bytes=len(content) - 1)
+    monkeypatch.setitem(_fetch.ARCHIVES, "visa", archive)
+    with pytest.raises(OSError, match=f"{len(content)} bytes, and .* at most {len(content) - 1}"):
+        fetch_visa("pcb4", data_home=tmp_path / "home", delay=0.01)
+    assert _home(tmp_path / "home") == []
+    assert len(server.requests) == 1
+
+
 def test_a_truncated_archive_leaves_nothing_unpacked(tmp_path, served, monkeypatch):
     server, _ = served("mvtec_ad")
     ((path, content),) = server.content.items()
@@ -159,6 +202,7 @@ def test_two_at_once_fetch_once(tmp_path, served):
         thread.join()
     assert len(lengths) == 4
     assert len(set(lengths)) == len(server.requests) == 1
+    assert _home(tmp_path / "home") == ["visa"]
 
 
 def test_a_misspelt_category_is_found_before_anything_is_fetched(tmp_path, served):
