@@ -77,14 +77,3 @@ def test_limits_of_ones_own_are_kept():
         assert set_mkl(0) == 3
     finally:
         set_mkl(0)
-
-
-def test_blocks_know_of_inference_mode():
-    with torch.inference_mode():
-        numbers = torch.zeros(100)
-
-        def count(block):
-            numbers[block] += 1
-
-        each_block(count, 100, 2**20, torch.device("cpu"))
-    assert (numbers == 1).all()
