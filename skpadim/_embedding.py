@@ -28,6 +28,7 @@ from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._pixels import fit_to_size, to_float
 from skpadim._progress import progress_of
+from skpadim._small_matrices import blas_threads
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim._unreadable import UnreadableImageError, warned_of
 from skpadim.backbones import load_backbone
@@ -284,7 +285,8 @@ class PatchEmbedder(
             self.feature_indices_ = np.sort(random_state.permutation(n_channels)[:n_features])
         else:
             gaussian = random_state.normal(size=(n_channels, n_features))
-            self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
+            with blas_threads(torch.get_num_threads()):
+                self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
         return self
 
     @own_torch_state()

@@ -21,6 +21,7 @@ from skpadim._leave_out import check_enough_samples, training_distances
 from skpadim._mahalanobis import check_scorable, whitening_of
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
+from skpadim._small_matrices import blas_threads
 from skpadim._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
@@ -427,7 +428,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             covariance = covariance.reshape(*self.location_.shape, n_features)
         else:
             centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
-            covariance = centred.swapaxes(-1, -2) @ centred
+            with blas_threads(torch.get_num_threads()):
+                covariance = centred.swapaxes(-1, -2) @ centred
         covariance /= max(self.n_samples_seen_ - 1, 1)
         covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization
         return covariance
