@@ -87,7 +87,9 @@ def test_a_fault_is_shown_with_what_repeats_it(fuzz, monkeypatch, capsys):
     assert "ZeroDivisionError at test_benchmarks.py" in capsys.readouterr().out
     repeated = []
     for _ in range(2):
-        monkeypatch.setattr("sys.argv", "fuzz.py --seed 5 --area metrics --case 3".split())
+        monkeypatch.setattr(
+            "sys.argv", ["fuzz.py", "--seed", "5", "--area", "metrics", "--case", "3"]
+        )
         assert fuzz.main() == 1
         repeated.append(capsys.readouterr().out)
     assert repeated[0] == repeated[1]
