@@ -52,10 +52,9 @@ def each_block(
             for block in blocks:
                 work(block)
     else:
-        is_inference = torch.is_inference_mode_enabled()  # which other threads do not know
 
         def work_alone(block):
-            with threads_limited(1), torch.inference_mode(is_inference):
+            with threads_limited(1):
                 work(block)
 
         with blas_threads(1), ThreadPoolExecutor(min(n_threads, len(blocks))) as pool:

@@ -34,10 +34,9 @@ def sample_digests(samples: torch.Tensor) -> np.ndarray:
     """
     n_values = samples[0].numel()
     digests = []
-    with _threads() as threads:
-        for chunk in samples.split(max(1, _CHUNK_VALUES // n_values)):
-            values = chunk.to(torch.float32).contiguous().numpy(force=True)
-            digests += threads.map(_values_digest, values)
+    for chunk in samples.split(max(1, _CHUNK_VALUES // n_values)):
+        values = chunk.to(torch.float32).contiguous().numpy(force=True)
+        digests += _of_each(_values_digest, values)
     return np.array(digests, dtype=np.uint64)
 
 
@@ -57,13 +56,16 @@ def image_digests(images: Sequence) -> np.ndarray:
     """
     if isinstance(images, torch.Tensor):
         return sample_digests(images)
-    with _threads() as threads:
-        return np.array(list(threads.map(_image_digest, images)), dtype=np.uint64)
+    return np.array(_of_each(_image_digest, images), dtype=np.uint64)
 
 
-def _threads():
-    """As many as torch takes in this process; hashing and reading files leave the GIL free."""
-    return ThreadPoolExecutor(torch.get_num_threads())
+def _of_each(digest, items):
+    """Digests by as many threads as torch has; hashing and reading files leave the GIL free."""
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        return [digest(item) for item in items]
+    with ThreadPoolExecutor(n_threads) as threads:
+        return list(threads.map(digest, items))
 
 
 def _image_digest(image):

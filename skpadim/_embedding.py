@@ -28,6 +28,8 @@ from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._pixels import fit_to_size, to_float
 from skpadim._progress import progress_of
+from skpadim._small_matrices import blas_threads
+from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim._unreadable import UnreadableImageError, warned_of
 from skpadim.backbones import load_backbone
 from skpadim.backbones._cpu_network import with_winograd
@@ -236,7 +238,7 @@ class PatchEmbedder(
         self.random_state = random_state
         self.verbose = verbose
 
-    @torch.inference_mode(False)
+    @own_torch_state()
     def fit(self, X=None, y=None):
         """Load the network and draw the features; the images' content plays no part.
 
@@ -263,8 +265,7 @@ class PatchEmbedder(
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = _check_n_features(self.n_features, backbone, layers, n_channels)
         _check_input_size(crop, backbone, layers)
-        with torch.no_grad():
-            grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
+        grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
 
         self.backbone_ = backbone.name
         self.layers_ = layers
@@ -284,9 +285,11 @@ class PatchEmbedder(
             self.feature_indices_ = np.sort(random_state.permutation(n_channels)[:n_features])
         else:
             gaussian = random_state.normal(size=(n_channels, n_features))
-            self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
+            with blas_threads(torch.get_num_threads()):
+                self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
         return self
 
+    @own_torch_state()
     def transform(self, X):
         """Embed images.
 
@@ -347,6 +350,7 @@ class PatchEmbedder(
             self._sklearn_output_config = {"transform": transform}
         return self
 
+    @own_torch_state()
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """Resize and crop as :meth:`transform` does, without normalising.
 
@@ -437,6 +441,7 @@ class PatchEmbedder(
         """
         return warned_of(self.iter_with_errors(X, description, out, on_error))
 
+    @each_in_own_torch_state
     def iter_with_errors(
         self,
         X,
@@ -464,7 +469,7 @@ class PatchEmbedder(
                     done += len(embeddings)
                     progress.update(len(embeddings))
 
-    @torch.no_grad()
+    @own_torch_state()
     def embed(
         self, pixels: torch.Tensor, device: torch.device, out: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -499,7 +504,6 @@ class PatchEmbedder(
         for pixels in batches:
             yield self.embed(pixels, device, rows.take(len(pixels)))
 
-    @torch.no_grad()
     def _iter_remembered(self, images, device, rows):
         """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
         cache = self._open_cache(device)
@@ -614,8 +618,6 @@ class PatchEmbedder(
             start = stop
         return embeddings
 
-    @torch.inference_mode(False)  # in which torch does not count the changes of a tensor
-    @torch.no_grad()
     def _network_on(self, device, layers, narrow):
         """The network made fast and brought to a device, with its normalisation; kept for reuse."""
         key = (device, layers, narrow, self.precision, self.compile)
@@ -667,6 +669,7 @@ class PatchEmbedder(
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_network")
 
+    @own_torch_state()
     def __getstate__(self):
         state = super().__getstate__()
         for attribute in ("_ready", "_selections"):

@@ -21,6 +21,7 @@ from skpadim._leave_out import check_enough_samples, training_distances
 from skpadim._mahalanobis import check_scorable, whitening_of
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
+from skpadim._small_matrices import blas_threads
 from skpadim._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
@@ -30,6 +31,7 @@ from skpadim._threshold import (
     p_values_of,
     renewed_threshold,
 )
+from skpadim._torch_state import own_torch_state
 from skpadim._triangles import symmetric_matrices
 
 
@@ -164,6 +166,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.calibration = calibration
         self.solver = solver
 
+    @own_torch_state()
     def fit(self, X, y=None, groups=None):
         """Learn the Gaussians and the threshold.
 
@@ -206,6 +209,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         vars(self).update(threshold)
         return self
 
+    @own_torch_state()
     def partial_fit(self, X, y=None):
         """Add a batch of normal samples to the Gaussians.
 
@@ -239,6 +243,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         digests = np.concatenate([self._learned_digests(), digests])
         return self._set_state(before.copy().update(embeddings), grid, digests)
 
+    @own_torch_state()
     def merge(self, other):
         """Add what another estimator has learned from other samples.
 
@@ -265,6 +270,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         digests = np.concatenate([self._learned_digests(), other._learned_digests()])
         return self._set_state(state, self.location_.shape[:-1], digests)
 
+    @own_torch_state()
     def calibrate(self, X=None, groups=None):
         """Set the threshold from normal samples that the model has not seen.
 
@@ -307,6 +313,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         vars(self).update(held_out_threshold(scores, self.contamination, groups))
         return self
 
+    @own_torch_state()
     def mahalanobis(self, X):
         """Distance of each patch to its position's Gaussian; higher is more anomalous.
 
@@ -327,6 +334,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         distances = self._distances(embeddings).reshape(len(embeddings), *grid)
         return distances if isinstance(X, torch.Tensor) else distances.numpy()
 
+    @own_torch_state()
     def score_samples(self, X):
         """Score of each sample; higher is more normal.
 
@@ -401,6 +409,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         check_has_calibration_scores(self)
         return p_values_of(self, as_numpy(self.score_samples(X)))
 
+    @own_torch_state()
     def get_covariance(self):
         """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``.
 
@@ -419,7 +428,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
             covariance = covariance.reshape(*self.location_.shape, n_features)
         else:
             centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
-            covariance = centred.swapaxes(-1, -2) @ centred
+            with blas_threads(torch.get_num_threads()):
+                covariance = centred.swapaxes(-1, -2) @ centred
         covariance /= max(self.n_samples_seen_ - 1, 1)
         covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization
         return covariance

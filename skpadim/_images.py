@@ -22,6 +22,7 @@ from skpadim._deep_images import is_deep, read_deep
 from skpadim._gpu_copies import copied_ahead
 from skpadim._items import list_items
 from skpadim._pixels import read_image, read_stack, to_float
+from skpadim._thread_limits import threads_limited
 from skpadim._unreadable import UnreadableImageError
 
 T = TypeVar("T")
@@ -262,23 +263,30 @@ def _by_itself(tensor):
 def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Iterator[list[T]]:
     """Batches of what `read` returns for 0, 1, …: threads read two batches ahead.
 
-    An error of `read` is raised when its batch is due.
+    There are as many as torch has, which is this process's share of the cores, or what the user
+    allows it: no thread but the caller's if that is one. An error of `read` is raised when its
+    batch is due.
     """
-    if n_items == 1:  # nothing to read ahead: a thread would only take time to start
-        yield [read(0)]
-        return
     starts = range(0, n_items, batch_size)
-    # torch's number is this process's share of the cores, where several work side by side.
     n_threads = min(_MAX_DECODING_THREADS, torch.get_num_threads())
+    if n_items == 1 or n_threads == 1:
+        for start in starts:
+            yield [read(index) for index in range(start, min(start + batch_size, n_items))]
+        return
     # Handing over costs as much as reading a small file; a few chunks a thread share the work well.
     chunk_size = max(1, batch_size // (4 * n_threads))
+
+    def read_alone(chunk):
+        with threads_limited(1):  # or each of them would resize with as many
+            return [read(index) for index in chunk]
+
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque = deque()
 
         def submit(start):
             stop = min(start + batch_size, n_items)
             chunks = (range(i, min(i + chunk_size, stop)) for i in range(start, stop, chunk_size))
-            waiting.append([pool.submit(lambda c: [read(i) for i in c], c) for c in chunks])
+            waiting.append([pool.submit(read_alone, chunk) for chunk in chunks])
 
         try:
             for start in starts[:2]:

@@ -7,6 +7,7 @@ itself imported by :func:`loops` only, since Numba need not be there.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from functools import cache
 from importlib import import_module
@@ -31,8 +32,17 @@ def loops(name: str, dtype: torch.dtype):
     -------
     module : module or None
         With the loop compiled.
+
+    Raises
+    ------
+    ValueError
+        If a vector width is asked for that this CPU does not have; see :func:`vector_width`.
     """
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None
+    try:
+        vector_width()  # whose error is the developer's, and not excused as a compiler's is below
+    except ImportError:
         return None
     try:
         module = import_module(name)
@@ -48,6 +58,25 @@ def loops(name: str, dtype: torch.dtype):
         )
         return None
     return module
+
+
+@cache
+def vector_width() -> int:
+    """Float32 numbers in a vector register: 16 with AVX-512, else 8.
+
+    For tests on a CPU that has both, the environment variable SKPADIM_VECTOR_WIDTH chooses one.
+    """
+    from llvmlite.binding import get_host_cpu_features
+
+    widths = (8, 16) if get_host_cpu_features().get("avx512f") else (8,)
+    wanted = os.environ.get("SKPADIM_VECTOR_WIDTH") or str(widths[-1])
+    if wanted not in map(str, widths):
+        raise ValueError(
+            f"SKPADIM_VECTOR_WIDTH={wanted!r}: the compiled loops of this CPU can be "
+            f"{' or '.join(map(str, widths))} float32 numbers wide (16 takes AVX-512); unset the "
+            "environment variable for the widest."
+        )
+    return int(wanted)
 
 
 def is_readable(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -74,7 +103,8 @@ def compile_loop(function, task: np.dtype, sources):
     """Compile for this CPU, or take the machine code that Numba has kept.
 
     Numba knows it by the function's name, file and CPU. Into the name goes what else it depends on,
-    and the CPU too: unlike ones that share a folder then write files of their own.
+    the vector's width among it, and the CPU too: unlike ones that share a folder then write files
+    of their own.
 
     Parameters
     ----------
@@ -95,7 +125,7 @@ def compile_loop(function, task: np.dtype, sources):
 
     if config.DISABLE_JIT:
         raise ImportError("Numba is told to compile nothing, by NUMBA_DISABLE_JIT.")
-    cpu = f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}"
+    cpu = f"{get_host_cpu_name()} {get_host_cpu_features().flatten()} {vector_width()}"
     digest = hashlib.sha256(cpu.encode())
     for module in sources:
         digest.update(Path(module.__file__).read_bytes())

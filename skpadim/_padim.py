@@ -38,6 +38,7 @@ from skpadim._threshold import (
     p_values_of,
     renewed_threshold,
 )
+from skpadim._torch_state import own_torch_state
 from skpadim._unreadable import warned_of
 
 
@@ -238,6 +239,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @own_torch_state()
     def fit(self, X, y=None, groups=None, **metadata):
         """Learn from good images.
 
@@ -283,6 +285,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
         return self._store(embedder, learned.state, learned.digests, threshold)
 
+    @own_torch_state()
     def partial_fit(self, X, y=None):
         """Learn from more good images, as if they had been given to one fit.
 
@@ -313,6 +316,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         digests = np.concatenate([self._training_digests, learned.digests])
         return self._store(embedder, state, digests)
 
+    @own_torch_state()
     def calibrate(self, X=None, groups=None):
         """Set the threshold from good images that the model has not seen.
 
@@ -357,6 +361,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         vars(self).update(held_out_threshold(scores, self.contamination, groups))
         return self
 
+    @own_torch_state()
     def anomaly_mask(self, X):
         """Where each image is defective.
 
@@ -384,6 +389,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             done += len(maps)
         return masks
 
+    @own_torch_state()
     def anomaly_map(self, X):
         """Anomaly map of each image: higher is more anomalous.
 
@@ -428,12 +434,14 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         """
         return warned_of(self._iter_maps_and_errors(X, on_error))
 
+    @own_torch_state()
     def _iter_maps_and_errors(self, X, on_error):
         """As :meth:`iter_anomaly_maps`, with the errors of each batch in place of warnings."""
         check_is_fitted(self)
         parts = image_parts(X, size_of_parts(int(self.batch_size), self.n_jobs), on_error)
         return iter_map_batches(self._map_maker(), parts, self.n_jobs, "Scoring")
 
+    @own_torch_state()
     def score_samples(self, X):
         """Score of each image: higher is more normal.
 

@@ -16,6 +16,7 @@ from skpadim._images import Images, count_images
 from skpadim._leave_out import TrainingDistances
 from skpadim._mahalanobis import LowRankWhitening, Whitening
 from skpadim._progress import progress_of
+from skpadim._torch_state import each_in_own_torch_state
 from skpadim._unreadable import UnreadableImageError
 from skpadim._workers import count_workers, map_chunks
 
@@ -92,6 +93,7 @@ def size_of_parts(batch_size: int, n_jobs: int | None) -> int:
     return batch_size if n_workers == 1 else batch_size * _BATCHES_AHEAD * n_workers
 
 
+@each_in_own_torch_state
 def iter_map_batches(
     maker: MapMaker, parts: Iterable[Images], n_jobs: int | None, description: str
 ) -> Iterator[tuple[np.ndarray, dict[int, UnreadableImageError]]]:

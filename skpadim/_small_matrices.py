@@ -106,14 +106,16 @@ def blas_threads(n: int) -> Iterator[None]:
     """Within the block NumPy's BLAS shares a product out to at most so many threads.
 
     Threads that have positions of their own would otherwise wait for each other's helpers. The
-    limit holds for the whole process. Of blocks that overlap the first to begin sets it and lifts
-    it, since each would restore what it has found.
+    limit holds for the whole process, and a lower one of the user's stays. Of blocks that overlap
+    the first to begin sets it and lifts it, since each would restore what it has found.
     """
     if not _limiting.acquire(blocking=False):
         yield
         return
     try:
-        with _numpy_blas().limit(limits=n):
+        blas = _numpy_blas()
+        found = [library.num_threads for library in blas.lib_controllers]
+        with blas.limit(limits=min([n, *found])):
             yield
     finally:
         _limiting.release()

@@ -9,6 +9,7 @@ called on behalf of a user who has not called it, where torch has MKL and OpenMP
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,22 +17,30 @@ from pathlib import Path
 
 import torch
 
+_limiting = threading.Lock()
+
 
 @contextmanager
 def threads_limited(n: int) -> Iterator[None]:
     """Within the block, operations that this Python thread starts use `n` threads.
 
-    Elsewhere than on Linux with MKL this may hold for other Python threads too.
+    Elsewhere than on Linux with MKL this may hold for other Python threads too; of blocks that
+    overlap the first to begin then sets the limit and lifts it.
     """
-    before = torch.get_num_threads()  # makes the thread's own settings, if it had none
     setters = _local_setters()
     if setters is None:
-        torch.set_num_threads(n)
+        if not _limiting.acquire(blocking=False):
+            yield
+            return
+        before = torch.get_num_threads()
         try:
+            torch.set_num_threads(n)
             yield
         finally:
             torch.set_num_threads(before)
+            _limiting.release()
         return
+    before = torch.get_num_threads()  # makes the thread's own settings, if it had none
     set_openmp, set_mkl = setters
     set_openmp(n)
     mkls_before = set_mkl(n)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic
 
-# Float32 numbers in a vector register: of AVX-512, or of AVX2.
-LANES = 16 if get_host_cpu_features().get("avx512f") else 8
+from skpadim._machine_code import vector_width
+
+# Float32 numbers in a vector register.
+LANES = vector_width()
 
 # What stands for numbers in memory in Numba's code, which knows no bfloat16.
 NUMBERS = {torch.float32: np.float32, torch.bfloat16: np.uint16}

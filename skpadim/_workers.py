@@ -26,6 +26,7 @@ from skpadim._freed_memory import freed_memory_kept
 from skpadim._outcomes import Outcome, folder_for_results, outcome_in_file
 from skpadim._progress import progress_of
 from skpadim._thread_limits import threads_limited
+from skpadim._torch_state import own_torch_state
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -190,7 +191,7 @@ def _run(work, shipment, chunk, parent):
     is_thread = _process() == parent.process
     limit = threads_limited(parent.share_of_threads) if is_thread else nullcontext()
     try:
-        with limit, freed_memory_kept():
+        with limit, own_torch_state(), freed_memory_kept():
             result = work(shipment.open(), *chunk)
             return Outcome(result) if is_thread else outcome_in_file(result, parent.folder)
     except Exception as error:

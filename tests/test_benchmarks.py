@@ -58,3 +58,40 @@ def test_sides_run_in_turn_and_the_first_round_does_not_count(timing):
 def test_the_ratio_is_the_median_of_the_pairs(timing):
     ours, theirs = np.array([1.0, 2.0, 10.0]), np.array([3.0, 8.0, 10.0])
     assert timing.times_faster(ours, theirs) == 3  # of 3, 4 and 1; of the medians it were 4
+
+
+@pytest.fixture
+def fuzz(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("fuzz", FOLDER / "fuzz.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("area", ["images", "masks", "gaussians", "metrics", "splitters"])
+def test_cases_drawn_at_random_are_right(fuzz, area):
+    for number in range(4):
+        case, wrong = fuzz.run(area, seed=1, number=number)
+        assert wrong == [], case
+
+
+def test_a_fault_is_shown_with_what_repeats_it(fuzz, monkeypatch, capsys):
+    def metrics(rng):
+        return f"number {rng.integers(10**6)}", ["one thing", "another"]
+
+    monkeypatch.setitem(fuzz.AREAS, "metrics", metrics)
+    monkeypatch.setattr("sys.argv", ["fuzz.py", "--minutes", "0", "--seed", "5"])
+    monkeypatch.setitem(fuzz.AREAS, "images", lambda rng: 1 / 0)
+    assert fuzz.main() == 1
+    assert "ZeroDivisionError at test_benchmarks.py" in capsys.readouterr().out
+    repeated = []
+    for _ in range(2):
+        monkeypatch.setattr(
+            "sys.argv", ["fuzz.py", "--seed", "5", "--area", "metrics", "--case", "3"]
+        )
+        assert fuzz.main() == 1
+        repeated.append(capsys.readouterr().out)
+    assert repeated[0] == repeated[1]
+    assert "--seed 5 --area metrics --case 3: number " in repeated[0]
+    assert "| metrics | 1 | 1 |" in repeated[0]

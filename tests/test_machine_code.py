@@ -80,5 +80,8 @@ def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(_vector_code, "__file__", str(changed))
         assert name() != before
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
+    with monkeypatch.context() as patch:
+        patch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
+        assert name() != before
+    monkeypatch.setattr("skpadim._machine_code.vector_width", lambda: 4)
     assert name() != before

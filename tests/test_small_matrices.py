@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skpadim._small_matrices import blas_threads, cholesky, gram_matrices, inverse_factors
 from skpadim._triangles import (
@@ -66,6 +66,14 @@ def test_triangles_hold_all_of_symmetric_matrices(n, device):
     assert triangle_rows(triangle_size(n)) == n
     np.testing.assert_array_equal(triangles[2].cpu(), matrices[2][np.tril_indices(n)])
     np.testing.assert_array_equal(symmetric_matrices(triangles).cpu(), matrices)
+
+
+def test_a_lower_limit_of_the_users_stays():
+    def openblas_threads():
+        return {i["num_threads"] for i in threadpool_info() if i["internal_api"] == "openblas"}
+
+    with threadpool_limits(1, user_api="blas"), blas_threads(2):
+        assert openblas_threads() <= {1}
 
 
 def test_the_limit_on_threads_is_lifted_whoever_else_sets_it():

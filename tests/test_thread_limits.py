@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -79,12 +81,79 @@ def test_limits_of_ones_own_are_kept():
         set_mkl(0)
 
 
-def test_blocks_know_of_inference_mode():
-    with torch.inference_mode():
-        numbers = torch.zeros(100)
+@pytest.mark.parametrize("has_local", [True, False])
+def test_threads_that_overlap_leave_the_limit_as_it_was(monkeypatch, has_local):
+    if not has_local:
+        monkeypatch.setattr("skpadim._thread_limits._local_setters", lambda: None)
+    before = torch.get_num_threads()
 
-        def count(block):
-            numbers[block] += 1
+    def limited(_):
+        for _ in range(20):
+            with threads_limited(1):
+                time.sleep(0.0005)
 
-        each_block(count, 100, 2**20, torch.device("cpu"))
-    assert (numbers == 1).all()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(limited, range(4)))
+    assert in_another_thread(torch.get_num_threads) == torch.get_num_threads() == before
+
+
+# In a process of its own, whose every thread can be asked how long it has run. The pool of NumPy's
+# BLAS waits actively for a while, so nothing is multiplied before the limit is set.
+LIMITED = """
+import os, sys
+import numpy as np, torch
+from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
+from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
+from skpadim.metrics import evaluate
+
+limit, folder = sys.argv[1:]
+if limit == "torch":
+    torch.set_num_threads(1)
+else:
+    threadpool_limits(1)
+found = torch.get_num_threads(), [library["num_threads"] for library in threadpool_info()]
+
+def work_of_others():
+    "Nanoseconds that threads other than this one have computed."
+    seconds = {}
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/schedstat") as file:
+            seconds[thread] = int(file.read().split()[0])
+    del seconds[str(os.getpid())]
+    return seconds
+
+before = work_of_others()
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+files = []
+for number, image in enumerate(images):
+    files.append(f"{folder}/{number}.png")
+    Image.fromarray(image).resize((300, 300)).save(files[-1])
+detector = PadimDetector("resnet18", weights=None, image_size=64, crop_size=None, batch_size=8,
+                         random_state=0, n_features=40, projection="semi_orthogonal")
+detector.fit(files).score_samples(files)
+masks = np.zeros((8, 64, 64), bool)
+masks[:4, 9:20, 9:20] = True
+evaluate(detector, images[:8], np.repeat([-1, 1], 4), masks)
+PatchGaussian(solver="low_rank").fit(rng.normal(size=(300, 400))).get_covariance()
+for dtype in (np.float32, np.float64):
+    rows = rng.normal(size=(60, 16, 16, 72)).astype(dtype)
+    for solver in ("full", "low_rank"):
+        PatchGaussian(solver=solver, calibration="leave_one_out").fit(rows).mahalanobis(rows)
+after = work_of_others()
+busy = {t: (ns - before.get(t, 0)) / 1e6 for t, ns in after.items()}
+assert sum(busy.values()) < 5, busy
+after = torch.get_num_threads(), [library["num_threads"] for library in threadpool_info()]
+assert after[0] == found[0] == 1 and after[1][: len(found[1])] == found[1], (found, after)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel says of threads")
+@pytest.mark.parametrize("limit", ["torch", "threadpoolctl"])
+def test_one_thread_that_is_allowed_is_the_callers(limit, tmp_path):
+    if torch.get_num_threads() == 1:
+        pytest.skip("needs several cores")
+    command = [sys.executable, "-c", LIMITED, limit, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

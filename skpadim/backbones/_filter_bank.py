@@ -34,6 +34,7 @@ import math
 import torch
 from torch.nn import functional as F
 
+from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone, Layer
 
 ORIENTATIONS = 4
@@ -143,6 +144,7 @@ class FilterBank(Backbone):
         name: Layer(_n_channels(name), STRIDE * step) for name, (_, step, _) in LAYERS.items()
     }
 
+    @own_torch_state()
     def __init__(self):
         super().__init__()
         pairs = torch.stack(

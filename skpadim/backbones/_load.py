@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
+from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._module import ModuleBackbone
@@ -35,6 +36,7 @@ def list_backbones() -> list[str]:
     return ["filter_bank", *_torchvision().list_networks()]
 
 
+@own_torch_state()
 def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_state=0) -> Backbone:
     """Load a backbone, ready to be called on normalised images.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -61,6 +62,7 @@ class ModuleBackbone(Backbone):
     {'fine': Layer(channels=8, stride=4), 'coarse': Layer(channels=16, stride=8)}
     """
 
+    @own_torch_state()
     def __init__(
         self,
         module,
@@ -203,7 +205,8 @@ class ModuleBackbone(Backbone):
 
     def _probe_images(self, size):
         parameter = next(self.module.parameters(), torch.empty(0))
-        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu")
         return images.to(parameter.device)
 
 

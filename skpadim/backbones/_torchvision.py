@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
+from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from skpadim.backbones._hooks import forward_hooks, run_to_layers
 from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, frozen, is_channels_last
@@ -64,6 +65,7 @@ class TorchvisionBackbone(ModuleBackbone):
         return _restore, (type(self), attributes, self._channels_last, state)
 
 
+@own_torch_state()
 def _restore(cls, attributes, channels_last, state):
     """Build a pickled backbone again, already cut."""
     backbone = cls.__new__(cls)

@@ -18,7 +18,7 @@ from torch import nn
 from skpadim._machine_code import is_readable, loops
 from skpadim.backbones._hooks import is_as_written
 
-# With fewer channels the transforms cost what the products save.
+# With fewer channels the transforms cost what the products save. A register never holds more.
 _MIN_CHANNELS = 16
 
 
@@ -27,14 +27,15 @@ class WinogradConv2d(nn.Conv2d):
 
     It is for inference in float32, of ordinary tensors; under autocast to bfloat16 its inputs and
     outputs are bfloat16, what is between them is not. What is not that, such as other precisions,
-    devices, or gradients, is convolved plainly. It differs from the exact convolution by about 2e-6
+    devices, or gradients, is convolved plainly, and so is what has fewer input channels than a
+    register holds, or kernels of another size. It differs from the exact convolution by about 2e-6
     of the largest output, the plain one by 1e-6; an infinite input makes all outputs of its tiles
     NaN. The transformed kernels take four times the memory of the weights.
 
     Parameters
     ----------
     convolution : nn.Conv2d
-        One for which :func:`can_be_winograd` holds; its weights and other attributes are shared.
+        Its weights and other attributes are shared.
     rectifies : bool, default=False
         Whether outputs below zero become zero.
     """
@@ -84,6 +85,8 @@ class WinogradConv2d(nn.Conv2d):
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
             and _loop(dtype) is not None
+            and _is_for_loop(self, _loop(dtype).LANES)
+            and _has_its_shapes(self)
         )
 
     def _can_add(self, added, images, dtype):
@@ -118,10 +121,7 @@ def can_be_winograd(module: nn.Module) -> bool:
     """Whether a module is a convolution that :class:`WinogradConv2d` computes, and faster."""
     return (
         type(module) is nn.Conv2d
-        and (_is_three_by_three(module) or _is_first_of_a_network(module))
-        and module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
+        and _is_for_loop(module, _MIN_CHANNELS)
         and module.out_channels >= _MIN_CHANNELS
         and is_as_written(module)
     )
@@ -140,23 +140,27 @@ def has_winograd(dtype: torch.dtype) -> bool:
     return _loop(dtype) is not None
 
 
-def _is_three_by_three(module):
+def _is_for_loop(convolution, min_channels):
+    """Whether the loop computes this: 3 x 3 of so many channels, or 7 x 7 pixels with stride 2."""
+    geometry = convolution.kernel_size, convolution.stride, convolution.padding
+    if geometry == ((3, 3), (1, 1), (1, 1)):
+        is_of_channels = convolution.in_channels >= min_channels
+    else:
+        is_first_of_a_network = geometry == ((7, 7), (2, 2), (3, 3))
+        is_of_channels = is_first_of_a_network and convolution.in_channels == 3
     return (
-        module.kernel_size == (3, 3)
-        and module.stride == module.padding == (1, 1)
-        and module.in_channels >= _MIN_CHANNELS
-        and has_winograd(torch.float32)
-        and module.in_channels % _loop().LANES == 0
+        is_of_channels
+        and convolution.dilation == (1, 1)
+        and convolution.groups == 1
+        and convolution.padding_mode == "zeros"
     )
 
 
-def _is_first_of_a_network(module):
-    return (
-        module.kernel_size == (7, 7)
-        and module.stride == (2, 2)
-        and module.padding == (3, 3)
-        and module.in_channels == 3
-    )
+def _has_its_shapes(convolution):
+    """Whether the parameters, which anybody may replace, are as large as the attributes say."""
+    n_out, n_in, bias = convolution.out_channels, convolution.in_channels, convolution.bias
+    is_whole = convolution.weight.shape == (n_out, n_in, *convolution.kernel_size)
+    return is_whole and (bias is None or bias.shape == (n_out,))
 
 
 def _identity(tensor):

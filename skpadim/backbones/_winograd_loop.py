@@ -74,7 +74,7 @@ def convolve(
     Parameters
     ----------
     images : tensor of shape (n_images, height, width, n_in), float32 or bfloat16
-        Contiguous. With stride 1, `n_in` is a multiple of LANES; with stride 2 it is 3.
+        Contiguous. With stride 1, `n_in` is LANES or more; with stride 2 it is 3.
     kernels : tensor of shape (36, n_panels, n_terms, PANEL), float32
         Of :func:`kernels_as_read`: 3 x 3 with stride 1, 7 x 7 with stride 2.
     bias : tensor of shape (PANEL * n_panels,), float32
@@ -93,9 +93,9 @@ def convolve(
     n_images, height, width, n_in = images.shape
     n_panels, n_terms, n_threads = *kernels.shape[1:3], torch.get_num_threads()
     if stride == 1:
-        tile, before, n_groups, group = 4, 1, n_in // LANES, LANES
+        tile, before, n_values = 4, 1, n_in
     else:
-        tile, before, n_groups, group = 3, 4, 2, _PAIR
+        tile, before, n_values = 3, 4, _PAIR + LANES
     out_height, out_width = (height - 1) // stride + 1, (width - 1) // stride + 1
     n_windows = n_images * -(-out_height // tile) * -(-out_width // tile)
     n_parts = 1
@@ -103,7 +103,7 @@ def convolve(
         n_parts *= 2  # of few windows, the threads share the output channels too
     outputs = images.new_empty(n_images, out_height, out_width, n_out)
     # For a block's values and products, and a window or a tile.
-    n_values, n_part = (n_groups - 1) * group + LANES, n_panels // n_parts * PANEL
+    n_part = n_panels // n_parts * PANEL
     n_copied = max((WINDOW * stride) ** 2 * n_in + LANES, tile**2 * n_part)
     scratch_size = POINTS * BLOCK * (n_values + n_part) + n_copied
     scratch = kernels.new_empty(n_threads, scratch_size)
@@ -111,7 +111,7 @@ def convolve(
     addresses = [tensor.data_ptr() for tensor in (images, kernels, bias, outputs, scratch)]
     addresses += [0 if added is None else added.data_ptr(), counters.ctypes.data]
     sizes = (n_images, height, width, n_in, out_height, out_width, n_out, n_panels, n_parts)
-    geometry = (images.element_size(), stride, before, tile, n_groups, group, n_values, n_terms)
+    geometry = (images.element_size(), stride, before, tile, n_values, n_terms)
     task = np.array(
         (*addresses, *sizes, *geometry, scratch_size, 0 if rectify else -np.inf, 0),
         _task(images.dtype),
@@ -141,9 +141,9 @@ def _task(dtype):
         *("out_height", "out_width", "n_out", "n_panels", "n_parts"),
         "item",  # bytes of a number of the images
         *("stride", "before", "tile"),  # `before` is how many pixels a window starts early
-        # Channels are taken in groups, which follow each other in memory with stride 1; with
-        # stride 2 they are two rows of pixels.
-        *("n_groups", "group", "n_values", "n_terms"),
+        # Values of a window at a point: of its channels, with stride 2 those of two rows of pixels
+        # and what is loaded behind them.
+        *("n_values", "n_terms"),
         "scratch_size",  # numbers for each thread
     )
     fields = [(name, np.int64) for name in names]
@@ -256,17 +256,18 @@ def _transform_windows(task, start, stop, values, scratch):
         else:
             _copy_inside(task, image, top, left, size, scratch)
             source, line = scratch, size * pixel
-        apart = line if task.stride == 2 else LANES * task.item
         target = values + 4 * (k - start) * task.n_values
-        for i in range(task.n_groups):
-            _to_points(
-                task.number,
-                source + i * apart,
-                task.stride * line,
-                task.stride * pixel,
-                target + 4 * i * task.group,
-                4 * BLOCK * task.n_values,
-            )
+        point = 4 * BLOCK * task.n_values
+        row, column = task.stride * line, task.stride * pixel
+        if task.stride == 2:
+            _to_points(task.number, source, row, column, target, point)
+            _to_points(task.number, source + line, row, column, target + 4 * _PAIR, point)
+            continue
+        for i in range(0, task.n_in, LANES):
+            # The last register ends with the last channel: it may begin among those before.
+            first = min(i, task.n_in - LANES)
+            at = source + task.item * first
+            _to_points(task.number, at, row, column, target + 4 * first, point)
 
 
 @njit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -20,6 +19,7 @@ from skpadim._masks import (
 )
 from skpadim._unreadable import find_problem
 from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
+from skpadim.metrics._counting import in_threads
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ class Category:
         problems : list of str
             What is wrong with each image that was left out.
         """
-        with ThreadPoolExecutor() as pool:
-            train = list(pool.map(_problem_of_image, self.train))
-            anomalous = self.target == -1
-            pairs = (self.test, self.masks, anomalous, range(len(self.masks)))
-            test = list(pool.map(_problem_of_pair, *pairs))
+        train = in_threads(_problem_of_image, list(self.train))
+        anomalous = self.target == -1
+        pairs = zip(self.test, self.masks, anomalous, range(len(self.masks)), strict=True)
+        test = in_threads(lambda pair: _problem_of_pair(*pair), list(pairs))
         kept = [index for index, problem in enumerate(test) if problem is None]
         readable = replace(
             self,

@@ -21,10 +21,7 @@ from skpadim.metrics._regions import find_regions
 
 # Sorting and searching release the GIL. More threads would need more memory, or smaller chunks,
 # which cost more look-ups.
-try:
-    _N_THREADS = min(2, len(os.sched_getaffinity(0)))
-except AttributeError:  # not on Linux
-    _N_THREADS = min(2, os.cpu_count() or 1)
+_MAX_THREADS = 2
 # Pixels in the chunks of all threads together: a share of all pixels, within bounds.
 _CHUNK_SHARE = 0.34
 # Less a fixed allowance for what does not grow with the input: threads, the allocator's slack.
@@ -211,7 +208,7 @@ def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarr
     chunks = _chunks(pieces, n_scores)
     size = sum(len(part) for part in chunks[0])
     # One buffer a thread: fresh memory for each chunk would cost as much as sorting it does.
-    buffers = [np.empty(size, dtype) for _ in range(min(_N_THREADS, len(chunks)))]
+    buffers = [np.empty(size, dtype) for _ in range(min(_MAX_THREADS, len(chunks)))]
     # Positive floats order as their bits do, and negative ones' bits, as integers, are below
     # them all. Integers are sorted and searched a tenth faster.
     order = np.dtype(f"i{dtype.itemsize}") if thresholds[0] > 0 else dtype
@@ -232,10 +229,21 @@ def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarr
 
 def in_threads(function: Callable, arguments: list) -> list:
     """Call a function on each argument; results in order, and the first error if there are any."""
-    if len(arguments) == 1 or _N_THREADS == 1:
+    n_threads = _count_threads()
+    if len(arguments) == 1 or n_threads == 1:
         return [function(argument) for argument in arguments]
-    with ThreadPoolExecutor(_N_THREADS) as pool:
+    with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(function, arguments))
+
+
+def _count_threads():
+    """Threads that the user allows: torch's number, where torch is there, tells of most limits."""
+    torch = sys.modules.get("torch")
+    try:
+        n_cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        n_cores = os.cpu_count() or 1
+    return min(_MAX_THREADS, n_cores, torch.get_num_threads() if torch else n_cores)
 
 
 def _counts_dtype(n):
@@ -268,7 +276,7 @@ def _sort_by_score(scores, areas):
 def _chunks(pieces, n_scores):
     """Lists of slices of the pieces, each list with about as many scores."""
     low, high = _CHUNK_PIXELS
-    size = int(np.clip(_CHUNK_SHARE * n_scores - _CHUNK_RESERVE, low, high) / _N_THREADS)
+    size = int(np.clip(_CHUNK_SHARE * n_scores - _CHUNK_RESERVE, low, high) / _MAX_THREADS)
     size = -(-n_scores // max(1, -(-n_scores // size)))  # all chunks alike
     chunks, room = [], 0
     for piece in pieces:

@@ -41,8 +41,8 @@ class Window:
         if preprocess is None or torch is None:
             return cls(map_shape, (0, 0), map_shape)
         # An image that shows its own coordinates tells what becomes of them.
-        ramp = (torch.arange(_RAMP, dtype=torch.float32) + 0.5) / _RAMP
-        image = torch.zeros(3, _RAMP, _RAMP)
+        ramp = (torch.arange(_RAMP, dtype=torch.float32, device="cpu") + 0.5) / _RAMP
+        image = torch.zeros(3, _RAMP, _RAMP, dtype=torch.float32, device="cpu")
         image[0], image[1] = ramp[:, None], ramp
         rows, columns, _ = preprocess(image).double().numpy()
         axes = [_axis(rows[:, rows.shape[1] // 2]), _axis(columns[columns.shape[0] // 2])]

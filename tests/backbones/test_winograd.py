@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from skpadim.backbones._winograd import WinogradConv2d
+from skpadim.backbones._winograd import WinogradConv2d, can_be_winograd
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -42,13 +42,13 @@ def relative_error(outputs, expected):
     n_images=st.integers(1, 9),
     height=st.integers(1, 21),
     width=st.integers(1, 21),
-    eighths=st.integers(1, 8),
+    n_in=st.integers(1, 70),
     n_out=st.integers(1, 70),
     bias=st.booleans(),
 )
-def test_equals_the_convolution_in_float64(n_images, height, width, eighths, n_out, bias):
-    convolution = make_convolution(8 * eighths, n_out, bias=bias)
-    images = make_images(n_images, 8 * eighths, height, width)
+def test_equals_the_convolution_in_float64(n_images, height, width, n_in, n_out, bias):
+    convolution = make_convolution(n_in, n_out, bias=bias)
+    images = make_images(n_images, n_in, height, width)
     outputs = WinogradConv2d(convolution)(images)
     expected = convolution.double()(images.double())
     assert outputs.shape == expected.shape
@@ -143,38 +143,52 @@ def test_bfloat16_is_rounded_to_the_nearest(share):
     assert torch.equal(outputs[:, 0, 0, 0], expected)
 
 
-def test_wider_registers_give_the_same(tmp_path):
-    code = """
-import torch
-from llvmlite import binding
-here, binding.get_host_cpu_features = binding.get_host_cpu_features, lambda: {"avx512f": True}
-from skpadim import _vector_code
-binding.get_host_cpu_features = here
-from skpadim._mahalanobis import mahalanobis_distances, whitening_of, whitening_strips
-from skpadim._moments import Samples
-from skpadim.backbones._winograd import WinogradConv2d, _loop
-assert _loop().PANEL == 32
-plain = torch.nn.Conv2d(32, 48, 3, padding=1)
-first = torch.nn.Conv2d(3, 40, 7, stride=2, padding=3)
-for convolution, n_in in ((plain, 32), (first, 3)):
+@pytest.mark.parametrize("n_in", [16, 17, 24, 40, 56, 63])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_channels_is_convolved_in_one_pass(n_in, dtype, monkeypatch):
+    convolution = make_convolution(n_in)
+    assert can_be_winograd(convolution)
+    images = make_images(2, n_in, 11, 13).to(dtype)
+    expected = convolution.double()(images.double())
+    monkeypatch.setattr(nn.Conv2d, "forward", None)  # which convolves plainly
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = WinogradConv2d(convolution.float())(images)
+    assert relative_error(outputs, expected) < {torch.float32: 5e-6, torch.bfloat16: 2**-8}[dtype]
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(40, 37, 3, padding=1, dilation=2),
+        nn.Conv2d(40, 37, 3),
+        nn.Conv2d(40, 37, 3, padding="same"),
+        nn.Conv2d(40, 37, 3, padding=1, stride=2),
+        nn.Conv2d(40, 36, 3, padding=1, groups=4),
+        nn.Conv2d(40, 37, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(40, 37, 5, padding=1),
+        nn.Conv2d(40, 37, 7, stride=2, padding=3),
+        nn.Conv2d(4, 37, 7, stride=2, padding=3),
+        nn.Conv2d(1, 37, 3, padding=1),
+    ],
+    ids=str,
+)
+def test_convolutions_of_other_kinds_are_convolved_plainly(convolution):
+    images = make_images(2, convolution.in_channels, 12, 12)
     convolution.requires_grad_(False)
-    images = torch.randn(3, n_in, 41, 37)
-    expected = convolution(images)
-    error = (WinogradConv2d(convolution)(images) - expected).abs().max()
-    assert error < 5e-6 * expected.abs().max(), error
-scatter = torch.eye(37, dtype=torch.float64)[tuple(torch.tril_indices(37, 37))].repeat(5, 1)
-strips = whitening_strips(scatter, 1, 0.0, torch.float32)
-embeddings = torch.randn(70, 5, 37)
-distances = mahalanobis_distances(embeddings, torch.zeros(5, 37), strips)
-torch.testing.assert_close(distances, embeddings.norm(dim=2))
-samples = Samples(torch.randn(20, 5, 150), None)
-few = whitening_of(samples, 0.01, torch.float32).distances(2 * samples.rows)
-all_rows = Samples(samples.rows.double(), None)  # too precise to be compiled
-expected = whitening_of(all_rows, 0.01, torch.float64).distances(2 * all_rows.rows)
-torch.testing.assert_close(few.double(), expected, rtol=1e-6, atol=0)
-"""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd(), env=environment)
+    assert not can_be_winograd(convolution)
+    torch.testing.assert_close(WinogradConv2d(convolution)(images), convolution(images))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_parameters_of_another_size_raise_as_they_do_plainly(name):
+    convolution = make_convolution()
+    smaller = getattr(convolution, name)[:, :20] if name == "weight" else torch.ones(3)
+    setattr(convolution, name, nn.Parameter(smaller, requires_grad=False))
+    images = make_images(1, 40, 8, 8)
+    with pytest.raises(RuntimeError) as plain:
+        convolution(images)
+    with pytest.raises(RuntimeError, match=re.escape(str(plain.value))):
+        WinogradConv2d(convolution)(images)
 
 
 @pytest.mark.parametrize("tile", [3, 4])

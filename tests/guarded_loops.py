@@ -1,0 +1,141 @@
+"""Run every compiled loop on memory that lies between pages that nobody may touch.
+
+A loop that reads or writes a number too many ends the process; one that uses what it has read in
+vain, all of it NaN, gives wrong results. Usage: guarded_loops.py {before,behind}
+"""
+
+import ctypes
+import math
+import mmap
+import sys
+from itertools import product
+
+import torch
+from torch.nn.functional import conv2d
+
+from skpadim import _low_rank_loop, _mahalanobis_loop, _scatter_loop, _whitening_loop
+from skpadim._mahalanobis import _new_strips, _strips_of_rows, _write_rows
+from skpadim._triangles import lower_triangles, symmetric_matrices
+from skpadim._vector_code import LANES
+from skpadim.backbones import _winograd_loop
+
+PAGE = mmap.PAGESIZE
+ADJOINING = sys.argv[1]
+_protect = ctypes.CDLL(None, use_errno=True).mprotect
+_protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def empty(*shape, dtype=torch.float32):
+    """A tensor of NaN that adjoins a page that is closed."""
+    shape = shape[0] if isinstance(shape[0], (tuple, torch.Size)) else shape
+    n_bytes = math.prod(shape) * dtype.itemsize
+    n_pages = max(1, math.ceil(n_bytes / PAGE))
+    memory = mmap.mmap(-1, (n_pages + 2) * PAGE)
+    memory.write(b"\xff" * len(memory))
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (0, n_pages + 1):
+        assert _protect(start + page * PAGE, PAGE, 0) == 0
+    offset = PAGE if ADJOINING == "before" else (n_pages + 1) * PAGE - n_bytes
+    return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=offset).view(shape)
+
+
+def guarded(tensor):
+    return empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+
+
+def check(got, expected, tolerance):
+    error = (got.double() - expected.double()).abs().max()
+    assert error <= tolerance * expected.abs().max(), error
+
+
+def run_winograd(dtype, n_in, n_out, size, stride, is_added_to):
+    kernel = 3 if stride == 1 else 7
+    weight = torch.randn(n_out, n_in, kernel, kernel)
+    images = torch.randn(3, n_in, *size).to(dtype)
+    expected = conv2d(images.double(), weight.double(), stride=stride, padding=kernel // 2)
+    added = torch.randn(expected.shape).to(dtype) if is_added_to else None
+    kernels = guarded(_winograd_loop.kernels_as_read(weight, stride))
+    outputs = _winograd_loop.convolve(
+        guarded(images.permute(0, 2, 3, 1)),
+        kernels,
+        guarded(torch.zeros(kernels.shape[1] * kernels.shape[3])),
+        n_out,
+        stride=stride,
+        added=guarded(added.permute(0, 2, 3, 1)) if is_added_to else None,
+    )
+    expected = expected + added.double() if is_added_to else expected
+    check(outputs.permute(0, 3, 1, 2), expected, 1e-2 if dtype == torch.bfloat16 else 2e-5)
+
+
+def run_scatter(n_samples, n_features, count):
+    before, batch = torch.randn(count, 5, n_features), torch.randn(n_samples, 5, n_features)
+    centred = before.double() - before.double().mean(dim=0) if count else before.double()
+    mean = before.double().mean(dim=0) if count else torch.zeros(5, n_features).double()
+    scatter = lower_triangles(torch.einsum("npi,npj->pij", centred, centred))
+    mean, scatter = guarded(mean), guarded(scatter)
+    _scatter_loop.add_batch(mean, scatter, count, guarded(batch))
+    together = torch.cat([before, batch]).double()
+    centred = together - together.mean(dim=0)
+    check(mean, together.mean(dim=0), 1e-12)
+    check(symmetric_matrices(scatter), torch.einsum("npi,npj->pij", centred, centred), 1e-12)
+
+
+def covariances(n_features):
+    rows = torch.randn(5, 2 * n_features, n_features, dtype=torch.float64)
+    return rows.mT @ rows / (2 * n_features) + torch.eye(n_features)
+
+
+def run_whitening_and_distances(dtype, n_samples, n_features):
+    covariance = covariances(n_features)
+    strips = [guarded(s.mT).mT for s in _new_strips(5, n_features, dtype, torch.device("cpu"))]
+    assert _whitening_loop.invert(guarded(lower_triangles(covariance)), 1, 0.0, strips)
+    mean, embeddings = torch.randn(5, n_features), torch.randn(n_samples, 5, n_features)
+    distances = _mahalanobis_loop.mahalanobis_distances(guarded(embeddings), guarded(mean), strips)
+    difference = (embeddings - mean).double().permute(1, 2, 0)
+    whitened = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(covariance), difference, upper=False
+    )
+    check(distances, whitened.norm(dim=1).T, 2e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+def run_low_rank(n_embeddings, n_samples, n_features):
+    samples = torch.randn(n_samples, 5, n_features)
+    embeddings = torch.randn(n_embeddings, 5, n_features)
+    mean = samples.double().mean(dim=0)
+    centred = (samples.double() - mean).transpose(0, 1)
+    factors = torch.linalg.cholesky(centred @ centred.mT + torch.eye(n_samples))
+    inverses = torch.linalg.inv(factors)
+    strips = [guarded(s) for s in _strips_of_rows(5, n_samples, torch.float64, torch.device("cpu"))]
+    _write_rows(strips, slice(0, 5), inverses)
+    distances = _low_rank_loop.low_rank_distances(
+        guarded(embeddings), guarded(mean), guarded(samples), strips, 1.0
+    )
+    difference = (embeddings.double() - mean).permute(1, 2, 0)
+    squares = difference.square().sum(dim=1) - (inverses @ centred @ difference).square().sum(dim=1)
+    check(distances, squares.clamp(min=0).sqrt().T, 1e-6)
+
+
+def main():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # whose scratch memory ends where the threads' all ends
+    torch.Tensor.new_empty = lambda like, *shape: empty(*shape, dtype=like.dtype)
+    torch.Tensor.new_zeros = lambda like, *shape: empty(*shape, dtype=like.dtype).zero_()
+    dtypes, sizes = (torch.float32, torch.bfloat16), ((1, 1), (13, 18), (14, 14))
+    if _winograd_loop.get_host_cpu_features().get("amx-bf16"):
+        dtypes = (torch.float32,)
+    for dtype, size, n_out in product(dtypes, sizes, (1, 33, 4 * LANES)):
+        run_winograd(dtype, 3, n_out, size, stride=2, is_added_to=False)
+        for n_in, is_added_to in product((LANES, LANES + 1, 24, 40, 3 * LANES), (True, False)):
+            run_winograd(dtype, n_in, n_out, size, stride=1, is_added_to=is_added_to)
+    several = 1, 7, LANES, LANES + 1, 5 * LANES - 1
+    for n_features, n_samples in product(several, (1, 2, 13, 65)):
+        for count in (0, 3):
+            run_scatter(n_samples, n_features, count)
+        for dtype in (torch.float32, torch.bfloat16):
+            run_whitening_and_distances(dtype, n_samples, n_features)
+        for n_embeddings in (1, 3, 17):
+            run_low_rank(n_embeddings, max(2, n_samples), n_features)
+    print(LANES)
+
+
+main()
