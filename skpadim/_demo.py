@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,19 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
         For each part a row a kind of defect and one for all together.
     """
     start = time.perf_counter()
+    # At once, whatever buffers there are.
+    tell = partial(print, file=sys.stderr, flush=True) if verbose else lambda text: None
     tables, pictures, n_flagged = [], [], 0
     for part in PARTS:
-        if verbose:
-            print(f"{part}: drawing {N_TRAIN + N_GOOD + N_DEFECTIVE} parts", file=sys.stderr)
+        tell(f"{part}: drawing {N_TRAIN} good ones to learn from")
         train = make_defects(N_TRAIN, 0, part=part, random_state=0)
+        tell(f"{part}: drawing {N_GOOD + N_DEFECTIVE} to inspect")
         test = make_defects(N_GOOD, N_DEFECTIVE, part=part, random_state=1)
+        tell(f"{part}: learning")
         detector = PadimDetector(
             "filter_bank", contamination=0.05, random_state=42, verbose=verbose
         ).fit(train.data)
+        tell(f"{part}: inspecting")
         maps = detector.anomaly_map(test.data)
         scores = -maps.max(axis=(1, 2))
         labels = np.where(scores >= detector.offset_, 1, -1)

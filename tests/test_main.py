@@ -43,7 +43,9 @@ def bad_folder(folder, tmp_path):
 
 def test_demo_finds_the_defects_offline(tmp_path, capsys, offline):
     assert main(["demo", "-o", str(tmp_path / "demo.png")]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert told.startswith("capsule: drawing 80 good ones to learn from\n")  # not silence
+    assert "\nleather: inspecting\n" in told
     rows = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["all"]]
     assert [row[0] for row in rows] == ["capsule", "leather"]
     assert min(float(auroc) for row in rows for auroc in row[-2:]) > 0.85
