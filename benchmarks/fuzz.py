@@ -175,7 +175,7 @@ def gaussians(rng):
     expected = distances(X, new, regularization).reshape(len(new), *grid)
     left_out = np.array([leave_out(X, i, groups, regularization) for i in range(n)])
     scores = -expected.reshape(len(new), -1).max(axis=1)
-    tolerance = 1e-6 if dtype == np.float64 else 2e-3
+    tolerance = 1e-7 if dtype == np.float64 else 1e-4
     found = {
         "distances": (gaussian.mahalanobis(new), expected),
         "scores": (gaussian.score_samples(new), scores),

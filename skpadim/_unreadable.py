@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+
+# Files that are given to threads at a time.
+_BATCH_SIZE = 64
 
 
 class UnreadableImageError(ValueError):
@@ -63,8 +65,10 @@ def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
 
     For when it is known that some cannot be read: it takes as long as reading them all.
     """
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(find_problem, paths))
+    from skpadim._images import read_ahead
+
+    batches = read_ahead(lambda index: find_problem(paths[index]), len(paths), _BATCH_SIZE)
+    return [problem for batch in batches for problem in batch]
 
 
 def find_problem(path: str | os.PathLike) -> str | None:

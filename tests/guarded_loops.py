@@ -89,9 +89,10 @@ def run_whitening_and_distances(dtype, n_samples, n_features):
     covariance = covariances(n_features)
     strips = [guarded(s.mT).mT for s in _new_strips(5, n_features, dtype, torch.device("cpu"))]
     assert _whitening_loop.invert(guarded(lower_triangles(covariance)), 1, 0.0, strips)
-    mean, embeddings = torch.randn(5, n_features), torch.randn(n_samples, 5, n_features)
+    mean = torch.randn(5, n_features, dtype=torch.float64)
+    embeddings = torch.randn(n_samples, 5, n_features)
     distances = _mahalanobis_loop.mahalanobis_distances(guarded(embeddings), guarded(mean), strips)
-    difference = (embeddings - mean).double().permute(1, 2, 0)
+    difference = (embeddings - mean).permute(1, 2, 0)
     whitened = torch.linalg.solve_triangular(
         torch.linalg.cholesky(covariance), difference, upper=False
     )
