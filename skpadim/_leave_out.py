@@ -27,11 +27,14 @@ from skpadim._small_matrices import (
     cholesky,
     gram_matrices,
     inverse_factors,
+    not_positive_definite,
 )
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.
 _MIN_FLOAT32_REST = 0.05
+# And below this one, to which the rounding errors of the factors and the mean come close, float64.
+_MIN_REST = 1e-7
 # The kernel's inverse has the distances in a difference to one, of which nothing is left if the
 # samples hardly vary beside the regularisation.
 _MIN_KERNEL_RATIO = 1e-6
@@ -123,7 +126,8 @@ def leave_one_out_distances(
             few_embeddings = embeddings[:, few].double()
             q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
     rest = 1 - c * q
-    check_digits(1 / rest.clamp(min=0), regularization)
+    if not (rest >= _MIN_REST).all():
+        raise not_positive_definite(regularization)
     return ((n / (n - 1)) ** 2 * q / rest).sqrt().to(dtype)
 
 

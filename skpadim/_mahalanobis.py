@@ -26,7 +26,7 @@ from skpadim._triangles import diagonals, symmetric_matrices, triangle_rows, tri
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
-_MAX_FLOAT32_RATIO = 1000.0
+_MAX_FLOAT32_RATIO = 100.0
 # Above this one float64 would, too, and the factors are triangles that are made with care.
 _MAX_LOW_RANK_RATIO = 1e9
 # Up to this size the products of the factors with the samples are kept, for the sake of images that

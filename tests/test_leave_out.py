@@ -189,6 +189,20 @@ def test_without_regularization_too_few_samples_left_is_an_error(distances_of, m
         distances_of(make_embeddings(8), groups)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_samples_alone_in_a_direction_keep_their_digits_or_are_refused(size):
+    embeddings = make_embeddings(12, n_positions=1, n_features=3)
+    groups = np.r_[np.zeros(size, dtype=int), np.arange(1, 13 - size)]
+    for value in (1e2, 1e8):
+        embeddings[:, :, 2] = np.where(groups == 0, value, 0)[:, None]
+        if value == 1e2:
+            distances = full_distances(embeddings, groups)
+            np.testing.assert_allclose(distances, refit_distances(embeddings, groups), rtol=1e-6)
+        else:
+            with pytest.raises(ValueError, match="as far as float64 can tell"):
+                full_distances(embeddings, groups)
+
+
 def test_too_few_samples_to_leave_out_are_refused():
     check_enough_samples(4, "leave_one_out", np.array([0, 0, 1, 1]))
     check_enough_samples(3, "training", np.zeros(3, dtype=int))
