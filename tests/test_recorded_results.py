@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
 
 RECORD = Path(__file__).with_name("recorded_results.npz")
-# What kinds of CPU differ by, of the largest value: by the order of sums; by Winograd's convolutions,
-# which some do without; by bfloat16, which is float32 on some.
+# What kinds of CPU differ by, of the largest value: the order of sums; Winograd's convolutions,
+# which some do without; bfloat16, which is float32 on some.
 TOLERANCES = {"filter_bank": 1e-6, "resnet18": 1e-5, "bfloat16": 3e-2}
 SIZE = {"image_size": 64, "crop_size": None}
 
