@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skpadim._masks import read_mask
+from skpadim.images._masks import read_mask
 from skpadim.metrics._geometry import Window
 
 

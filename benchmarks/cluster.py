@@ -36,11 +36,11 @@ from joblib import parallel_config
 from PIL import Image
 
 from skpadim import PadimDetector
-from skpadim._images import Images
 from skpadim._learning import learn, part_size
 from skpadim._leave_out import TrainingDistances
 from skpadim._moments import Moments
 from skpadim._scoring import MapMaker, chunk_size, score_images
+from skpadim.images._batches import Images
 
 SIZE = 256
 BAR = 1.7

@@ -22,8 +22,8 @@ from _timing import alternate, parse_arguments, print_header, print_row, spread
 from PIL import Image
 
 from skpadim import PadimDetector
-from skpadim._images import Images, image_batches, read_ahead
 from skpadim.datasets import make_defects
+from skpadim.images._batches import Images, image_batches, read_ahead
 
 FORMATS = {"PNG": {}, "JPEG": {"quality": 90}}
 INPUT = (256, 256)

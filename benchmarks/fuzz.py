@@ -26,8 +26,8 @@ from PIL import Image
 from scipy import ndimage
 
 from skpadim import PatchEmbedder, PatchGaussian
-from skpadim._images import Images
-from skpadim._masks import read_mask
+from skpadim.images._batches import Images
+from skpadim.images._masks import read_mask
 from skpadim.metrics import auspro_score, image_f1_max, pixel_metrics, pro_curve, spro_curve
 from skpadim.model_selection import NormalFold, NormalGroupFold
 

@@ -34,7 +34,7 @@ import skpadim._learning
 from skpadim import PadimDetector
 from skpadim._anomaly_map import anomaly_maps
 from skpadim._devices import full_float32, resolve_device
-from skpadim._images import Images
+from skpadim.images._batches import Images
 
 try:
     import _peers

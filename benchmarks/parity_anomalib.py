@@ -22,8 +22,8 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from skpadim import PadimDetector
-from skpadim._images import Images, image_batches
-from skpadim._pixels import to_float
+from skpadim.images._batches import Images, image_batches
+from skpadim.images._read import to_float
 
 SIZE = 256
 

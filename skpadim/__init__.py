@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from skpadim._embedding import PatchEmbedder
     from skpadim._gaussian import PatchGaussian
     from skpadim._padim import PadimDetector
-    from skpadim._unreadable import UnreadableImageError
+    from skpadim.images._unreadable import UnreadableImageError
 
 __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageError", "__version__"]
 
@@ -19,7 +19,7 @@ _HOMES = {
     "PadimDetector": "skpadim._padim",
     "PatchEmbedder": "skpadim._embedding",
     "PatchGaussian": "skpadim._gaussian",
-    "UnreadableImageError": "skpadim._unreadable",
+    "UnreadableImageError": "skpadim.images._unreadable",
 }
 
 

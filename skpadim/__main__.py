@@ -12,8 +12,8 @@ from PIL import Image
 
 from skpadim._given_images import collect_images
 from skpadim._output_files import check_output_file, written_whole
-from skpadim._unreadable import UnreadableImageError, find_problems
 from skpadim._version import __version__
+from skpadim.images._unreadable import UnreadableImageError, find_problems
 
 _EXIT_CODES = """\
 exit codes: 0 all is well; 1 an error, told on the standard error; 2 a wrong command line; 3 done,
@@ -464,9 +464,9 @@ def _write_map(target, path, anomaly_map, detector):
     """Write the map of an image, coloured up to one and a half times the threshold."""
     import numpy as np
 
-    from skpadim._images import Images
     from skpadim._map_pictures import write_map
-    from skpadim._pixels import to_float
+    from skpadim.images._batches import Images
+    from skpadim.images._read import to_float
 
     image = to_float(detector.embedder_.preprocess(Images([path])[0]))
     pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

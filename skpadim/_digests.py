@@ -12,7 +12,7 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-from skpadim._image_files import ImageFileError, open_regular
+from skpadim.images._files import ImageFileError, open_regular
 
 _CHUNK_VALUES = 2**22  # of samples looked at together
 _CHUNK_BYTES = 2**20  # of a file read together

@@ -16,7 +16,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import arithmetic_of, available_device, full_float32, resolve_device
 from skpadim._feature_cache import FeatureCache
-from skpadim._images import (
+from skpadim._large_tensors import empty
+from skpadim._persistence import VersionedStateMixin
+from skpadim._progress import progress_of
+from skpadim._small_matrices import blas_threads
+from skpadim._torch_state import each_in_own_torch_state, own_torch_state
+from skpadim.backbones import load_backbone
+from skpadim.backbones._cpu_network import with_winograd
+from skpadim.backbones._digest import digest_backbone, layer_source
+from skpadim.backbones._load import load_shared_backbone
+from skpadim.backbones._low_precision import with_low_precision_weights
+from skpadim.images._batches import (
     Images,
     count_images,
     image_batches,
@@ -24,18 +34,8 @@ from skpadim._images import (
     read_ahead,
     stack_pixels,
 )
-from skpadim._large_tensors import empty
-from skpadim._persistence import VersionedStateMixin
-from skpadim._pixels import fit_to_size, to_float
-from skpadim._progress import progress_of
-from skpadim._small_matrices import blas_threads
-from skpadim._torch_state import each_in_own_torch_state, own_torch_state
-from skpadim._unreadable import UnreadableImageError, warned_of
-from skpadim.backbones import load_backbone
-from skpadim.backbones._cpu_network import with_winograd
-from skpadim.backbones._digest import digest_backbone, layer_source
-from skpadim.backbones._load import load_shared_backbone
-from skpadim.backbones._low_precision import with_low_precision_weights
+from skpadim.images._read import fit_to_size, to_float
+from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 # What the parameters of PatchEmbedder and PadimDetector that they share may be.
 EMBEDDING_CONSTRAINTS = {

@@ -21,10 +21,10 @@ import PIL
 import torch
 from sklearn.utils.validation import check_memory
 
-from skpadim._image_files import ImageFileError, open_regular
-from skpadim._images import Images
 from skpadim._output_files import written_whole
 from skpadim._version import __version__
+from skpadim.images._batches import Images
+from skpadim.images._files import ImageFileError, open_regular
 
 # A mark of the format, CRC-32 of all that follows it; height, width and channels.
 _HEADER = struct.Struct("<8sI")

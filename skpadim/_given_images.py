@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from skpadim._image_files import list_images
+from skpadim.images._files import list_images
 
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images
 

@@ -16,7 +16,6 @@ from skpadim._devices import available_device, resolve_device
 from skpadim._digests import image_digests
 from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
-from skpadim._images import Images
 from skpadim._leave_out import TrainingDistances, training_distances
 from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
@@ -32,6 +31,7 @@ from skpadim._scoring import (
 )
 from skpadim._shared_rows import SharedRows
 from skpadim._workers import count_workers, map_chunks
+from skpadim.images._batches import Images
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
 # a second pass over the images. On a GPU a part of the memory that is free may be more.

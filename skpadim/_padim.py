@@ -21,7 +21,6 @@ from skpadim._embedding import (
 )
 from skpadim._gaussian import PatchGaussian
 from skpadim._groups import check_groups
-from skpadim._images import Images, image_parts
 from skpadim._labels import find_good
 from skpadim._learning import learn, score_training_images
 from skpadim._leave_out import check_enough_samples
@@ -39,7 +38,8 @@ from skpadim._threshold import (
     renewed_threshold,
 )
 from skpadim._torch_state import own_torch_state
-from skpadim._unreadable import warned_of
+from skpadim.images._batches import Images, image_parts
+from skpadim.images._unreadable import warned_of
 
 
 class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from skpadim import PatchEmbedder, PatchGaussian
 from skpadim._devices import full_float32
 from skpadim._embedding import upsample_nearest
-from skpadim._images import Images
 from skpadim.backbones import load_backbone
+from skpadim.images._batches import Images
 
 
 def make_embedder(backbone="resnet18", **parameters):

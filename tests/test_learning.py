@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from skpadim._images import Images
 from skpadim._learning import learn
+from skpadim.images._batches import Images
 
 # Enough images for moments, and so few that they are kept.
 COUNTS = pytest.mark.parametrize("n", [6, 20])

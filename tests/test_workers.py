@@ -20,10 +20,10 @@ from joblib import parallel_config
 from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skpadim._images import Images
 from skpadim._learning import part_size
 from skpadim._scoring import MAX_CHUNK, chunk_size, split_images
 from skpadim._workers import map_chunks
+from skpadim.images._batches import Images
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
 

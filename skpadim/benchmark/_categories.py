@@ -8,8 +8,9 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from skpadim._image_files import ImageFileError, open_image
-from skpadim._masks import (
+from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
+from skpadim.images._files import ImageFileError, open_image
+from skpadim.images._masks import (
     MaskFiles,
     check_agreement,
     check_mask_size,
@@ -17,8 +18,7 @@ from skpadim._masks import (
     is_missing,
     read_mask,
 )
-from skpadim._unreadable import find_problem
-from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
+from skpadim.images._unreadable import find_problem
 from skpadim.metrics._counting import in_threads
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-from skpadim._image_files import IMAGE_SUFFIXES, list_images
-from skpadim._masks import MaskFiles
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import scan
 from skpadim.datasets._samples import GOOD, Sample, assign_masks, is_image_name, stem_of
+from skpadim.images._files import IMAGE_SUFFIXES, list_images
+from skpadim.images._masks import MaskFiles
 
 _BRIGHT = 127
 

@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from skpadim._items import list_items
-from skpadim._masks import (
+from skpadim.images._items import list_items
+from skpadim.images._masks import (
     as_sequence,
     check_mask_size,
     image_size,

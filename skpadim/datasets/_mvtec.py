@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sklearn.utils import Bunch
 
-from skpadim._masks import MaskFiles
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import Layout, find_category_folder
 from skpadim.datasets._samples import (
@@ -18,6 +17,7 @@ from skpadim.datasets._samples import (
     read_test,
     some_images,
 )
+from skpadim.images._masks import MaskFiles
 
 MVTEC_AD = Layout(
     "MVTec AD",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from skpadim._image_files import IMAGE_SUFFIXES
 from skpadim.datasets._layout import scan, subfolders
+from skpadim.images._files import IMAGE_SUFFIXES
 
 GOOD = "good"
 UNKNOWN = "unknown"

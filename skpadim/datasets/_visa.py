@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sklearn.utils import Bunch
 
-from skpadim._masks import MaskFiles
 from skpadim.datasets._bunch import check_subset, make_bunch
 from skpadim.datasets._layout import Layout, find_category_folder
 from skpadim.datasets._samples import GOOD, Sample, images_in, read_splits
+from skpadim.images._masks import MaskFiles
 
 _NORMAL = "Data/Images/Normal"
 

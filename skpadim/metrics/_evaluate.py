@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skpadim._items import paths_of
 from skpadim._labels import check_both_kinds, check_labels
-from skpadim._masks import (
+from skpadim.images._items import paths_of
+from skpadim.images._masks import (
     as_sequence,
     check_agreement,
     check_mask_size,

@@ -14,7 +14,7 @@ from numbers import Real
 import numpy as np
 
 from skpadim._arrays import as_array, check_dense, is_tensor, plain_tensor
-from skpadim._masks import ANOMALOUS_VALUES
+from skpadim.images._masks import ANOMALOUS_VALUES
 
 # Images of one array are worked on in batches of about this many pixels, so that what is computed
 # from them is small beside the input and the cost of a NumPy call is small beside its work.

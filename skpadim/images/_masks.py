@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from skpadim._arrays import as_array
-from skpadim._deep_images import is_deep, read_deep
-from skpadim._image_files import ImageFileError, open_image, upright, upright_size
+from skpadim.images._deep import is_deep, read_deep
+from skpadim.images._files import ImageFileError, open_image, upright, upright_size
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
 ANOMALOUS_VALUES = (1, 255, 65535)

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from PIL import ExifTags, Image
 
-from skpadim._image_files import ImageFileError, set_raw_modes, upright
+from skpadim.images._files import ImageFileError, set_raw_modes, upright
 
 # Formats that can have more than 8 bits a sample.
 DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from skpadim._gpu_copies import copied_ahead, filled
+from skpadim.images._gpu_copies import copied_ahead, filled
 
 
 def make_batches(n_batches, n_images=3, dtype=torch.uint8):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from skpadim._masks import MaskFiles, image_size, read_mask
 from skpadim.datasets import read_masks
+from skpadim.images._masks import MaskFiles, image_size, read_mask
 from skpadim.metrics import aupro_scorer, evaluate
 
 MASK = np.zeros((24, 40), bool)

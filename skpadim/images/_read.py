@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from skpadim._deep_images import is_deep, read_deep
-from skpadim._image_files import ImageFileError, open_image, upright
-from skpadim._items import as_plain_array, check_dtype, check_tensor
+from skpadim.images._deep import is_deep, read_deep
+from skpadim.images._files import ImageFileError, open_image, upright
+from skpadim.images._items import as_plain_array, check_dtype, check_tensor
 
 
 def read_image(

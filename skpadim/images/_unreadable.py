@@ -73,7 +73,7 @@ def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
 
 def find_problem(path: str | os.PathLike) -> str | None:
     """What is wrong with an image file, or None."""
-    from skpadim._pixels import read_image
+    from skpadim.images._read import read_image
 
     try:
         read_image(path)

@@ -10,9 +10,9 @@ import scipy.sparse
 import torch
 from PIL import Image, ImageOps
 
-from skpadim._image_files import list_images
-from skpadim._images import Images, _read_in_turn, image_batches
-from skpadim._pixels import fit_to_size, read_image, read_stack
+from skpadim.images._batches import Images, _read_in_turn, image_batches
+from skpadim.images._files import list_images
+from skpadim.images._read import fit_to_size, read_image, read_stack
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image, features
 
-from skpadim._image_files import (
+from skpadim.images._batches import Images
+from skpadim.images._files import (
     IMAGE_SUFFIXES,
     ImageFileError,
     files_left_out,
@@ -21,9 +22,8 @@ from skpadim._image_files import (
     upright,
     upright_size,
 )
-from skpadim._images import Images
-from skpadim._items import paths_of
-from skpadim._pixels import read_image
+from skpadim.images._items import paths_of
+from skpadim.images._read import read_image
 
 UPRIGHT = {
     1: lambda stored: stored,

@@ -1,6 +1,6 @@
 """Every kind of X to batches of pixels: reading ahead.
 
-What X may be stands in `_items.py`, how one image is read in `_pixels.py`. Nothing here knows of
+What X may be stands in `_items.py`, how one image is read in `_read.py`. Nothing here knows of
 networks. Pixels leave as tensors (n_samples, 3, height, width), uint8 or float32 in [0, 1].
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skpadim._deep_images import is_deep, read_deep
-from skpadim._gpu_copies import copied_ahead
-from skpadim._items import list_items
-from skpadim._pixels import read_image, read_stack, to_float
 from skpadim._thread_limits import threads_limited
-from skpadim._unreadable import UnreadableImageError
+from skpadim.images._deep import is_deep, read_deep
+from skpadim.images._gpu_copies import copied_ahead
+from skpadim.images._items import list_items
+from skpadim.images._read import read_image, read_stack, to_float
+from skpadim.images._unreadable import UnreadableImageError
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from skpadim._pixels import to_float
+from skpadim.images._read import to_float
 
 # One that is being filled, one that is being copied, and one to spare.
 _N_BUFFERS = 3

@@ -1,6 +1,6 @@
 """Every kind of X as a sequence of images, without reading one. Needs no torch.
 
-How one image is read stands in `_pixels.py`.
+How one image is read stands in `_read.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageFile
 
-from skpadim._deep_images import DEEP_FORMATS, sample_bits
-from skpadim._image_files import ImageFileError, list_images, open_image
+from skpadim.images._deep import DEEP_FORMATS, sample_bits
+from skpadim.images._files import ImageFileError, list_images, open_image
 
 _KINDS = (
     "an array (n, height, width, 3) or (n, height, width), a tensor (n, 3, height, width), or a "

@@ -1,0 +1,1 @@
+"""Images and masks: every kind of X and mask, read, checked, and in batches."""
