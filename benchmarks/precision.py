@@ -24,7 +24,7 @@ from _timing import print_bars, print_header, print_row
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import skpadim._embedding
+import skpadim.embedding._patch_embedder
 from skpadim import PadimDetector, PatchGaussian
 from skpadim.backbones import load_backbone
 from skpadim.metrics import aupro_score
@@ -106,7 +106,7 @@ def main():
             found = []
             for precision in ("float32", "bfloat16"):
                 detector = make_detector(backbone, folder, precision=precision)
-                with mock.patch.object(skpadim._embedding, "arithmetic_of", itself):
+                with mock.patch.object(skpadim.embedding._patch_embedder, "arithmetic_of", itself):
                     found.append(figures(detector.fit(train), test, masks))
                 print_row(backbone, precision, *(f"{figure:.4f}" for figure in found[-1]))
             for name, one, other in zip(("image AUROC", "AUPRO"), *found, strict=True):

@@ -27,10 +27,10 @@ import skpadim._learning
 import skpadim._mahalanobis
 import skpadim._scoring
 from skpadim import PadimDetector, PatchEmbedder
-from skpadim._embedding import CPU_PART
 from skpadim._leave_out import TrainingDistances
 from skpadim._mahalanobis import Whitening, whitening_strips
 from skpadim.backbones._winograd import WinogradConv2d
+from skpadim.embedding._patch_embedder import CPU_PART
 
 SIZE = 256
 STAGES = (

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from skpadim._version import __version__
 
 if TYPE_CHECKING:
-    from skpadim._embedding import PatchEmbedder
     from skpadim._gaussian import PatchGaussian
     from skpadim._padim import PadimDetector
+    from skpadim.embedding._patch_embedder import PatchEmbedder
     from skpadim.images._unreadable import UnreadableImageError
 
 __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageError", "__version__"]
@@ -17,7 +17,7 @@ __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageEr
 # imported when they are first asked for.
 _HOMES = {
     "PadimDetector": "skpadim._padim",
-    "PatchEmbedder": "skpadim._embedding",
+    "PatchEmbedder": "skpadim.embedding._patch_embedder",
     "PatchGaussian": "skpadim._gaussian",
     "UnreadableImageError": "skpadim.images._unreadable",
 }

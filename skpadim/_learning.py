@@ -14,7 +14,6 @@ import torch
 
 from skpadim._devices import available_device, resolve_device
 from skpadim._digests import image_digests
-from skpadim._embedding import PatchEmbedder
 from skpadim._groups import rows_by_group_size
 from skpadim._leave_out import TrainingDistances, training_distances
 from skpadim._moments import Moments, Samples, state_of
@@ -31,6 +30,7 @@ from skpadim._scoring import (
 )
 from skpadim._shared_rows import SharedRows
 from skpadim._workers import count_workers, map_chunks
+from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.images._batches import Images
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes

@@ -13,12 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
 from skpadim._digests import image_digests, warn_of_learned_samples
-from skpadim._embedding import (
-    EMBEDDING_CONSTRAINTS,
-    MODEL_PARAMETERS,
-    PatchEmbedder,
-    check_unchanged,
-)
 from skpadim._gaussian import PatchGaussian
 from skpadim._groups import check_groups
 from skpadim._labels import find_good
@@ -38,6 +32,12 @@ from skpadim._threshold import (
     renewed_threshold,
 )
 from skpadim._torch_state import own_torch_state
+from skpadim.embedding._patch_embedder import (
+    EMBEDDING_CONSTRAINTS,
+    MODEL_PARAMETERS,
+    PatchEmbedder,
+    check_unchanged,
+)
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._unreadable import warned_of
 

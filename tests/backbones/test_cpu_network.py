@@ -180,7 +180,9 @@ def test_unusual_networks_give_what_they_gave(way, good, monkeypatch):
         return torch.from_numpy(embedder.set_params(device="cpu").fit_transform(good[:3]))
 
     fast = embed()
-    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network, dtype: network)
+    monkeypatch.setattr(
+        "skpadim.embedding._patch_embedder.with_winograd", lambda network, dtype: network
+    )
     assert relative_error(fast, embed()) < 5e-6
 
 
@@ -329,6 +331,8 @@ def test_embeddings_are_those_of_the_plain_network(monkeypatch, good):
 
     fast, embedder = embed()
     assert replaced(embedder._network_on(torch.device("cpu"), LAYERS, True)[0])
-    monkeypatch.setattr("skpadim._embedding.with_winograd", lambda network, dtype: network)
+    monkeypatch.setattr(
+        "skpadim.embedding._patch_embedder.with_winograd", lambda network, dtype: network
+    )
     plain, _ = embed()
     assert relative_error(fast, plain) < 5e-6

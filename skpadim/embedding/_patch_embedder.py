@@ -15,7 +15,6 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import arithmetic_of, available_device, full_float32, resolve_device
-from skpadim._feature_cache import FeatureCache
 from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
@@ -23,9 +22,10 @@ from skpadim._small_matrices import blas_threads
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
 from skpadim.backbones._cpu_network import with_winograd
-from skpadim.backbones._digest import digest_backbone, layer_source
 from skpadim.backbones._load import load_shared_backbone
 from skpadim.backbones._low_precision import with_low_precision_weights
+from skpadim.embedding._feature_cache import FeatureCache
+from skpadim.embedding._fingerprint import digest_backbone, layer_source
 from skpadim.images._batches import (
     Images,
     count_images,

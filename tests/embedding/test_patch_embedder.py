@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from skpadim import PatchEmbedder, PatchGaussian
 from skpadim._devices import full_float32
-from skpadim._embedding import upsample_nearest
 from skpadim.backbones import load_backbone
+from skpadim.embedding._patch_embedder import upsample_nearest
 from skpadim.images._batches import Images
 
 

@@ -17,9 +17,10 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from skpadim import PadimDetector, PatchEmbedder, _feature_cache
+from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones import ModuleBackbone, load_backbone
-from skpadim.backbones._digest import digest_backbone
+from skpadim.embedding import _feature_cache
+from skpadim.embedding._fingerprint import digest_backbone
 from skpadim.model_selection import NormalFold
 
 SETTINGS = {"image_size": 64, "crop_size": None, "random_state": 0, "batch_size": 4}
@@ -279,7 +280,7 @@ def test_unreadable_images_are_named(tmp_path, paths):
 def test_killed_half_way(tmp_path, parts, folder, make_detector):
     program = (
         "import sys, os\n"
-        "from skpadim import PadimDetector, _feature_cache\n"
+        "from skpadim import PadimDetector\nfrom skpadim.embedding import _feature_cache\n"
         "replace, done = os.replace, []\n"
         "def stop(*names):\n"
         "    if len(done) == 20:\n"
@@ -336,7 +337,7 @@ def test_fingerprints_tell_networks_apart():
 def test_a_fingerprint_is_the_same_in_every_process():
     program = (
         "from skpadim.backbones import load_backbone\n"
-        "from skpadim.backbones._digest import digest_backbone\n"
+        "from skpadim.embedding._fingerprint import digest_backbone\n"
         "print(digest_backbone(load_backbone('resnet18', None, random_state=3)))"
     )
     digest = subprocess.run(

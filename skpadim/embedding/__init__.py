@@ -1,0 +1,1 @@
+"""Images to patch embeddings: the transformer, and the cache of feature maps."""
