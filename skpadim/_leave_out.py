@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from skpadim._blocks import each_block, large_blocks
-from skpadim._groups import rows_by_group_size
 from skpadim._mahalanobis import (
     centred_samples,
     kernel_cholesky,
@@ -29,6 +28,7 @@ from skpadim._small_matrices import (
     inverse_factors,
     not_positive_definite,
 )
+from skpadim.calibration._groups import rows_by_group_size
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.

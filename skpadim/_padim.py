@@ -12,17 +12,18 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._digests import image_digests, warn_of_learned_samples
 from skpadim._gaussian import PatchGaussian
-from skpadim._groups import check_groups
-from skpadim._labels import find_good
 from skpadim._learning import learn, score_training_images
 from skpadim._leave_out import check_enough_samples
 from skpadim._mahalanobis import check_scorable
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
 from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
-from skpadim._threshold import (
+from skpadim._torch_state import own_torch_state
+from skpadim.calibration._digests import image_digests, warn_of_learned_samples
+from skpadim.calibration._groups import check_groups
+from skpadim.calibration._labels import find_good
+from skpadim.calibration._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
     check_has_threshold,
@@ -31,7 +32,6 @@ from skpadim._threshold import (
     p_values_of,
     renewed_threshold,
 )
-from skpadim._torch_state import own_torch_state
 from skpadim.embedding._patch_embedder import (
     EMBEDDING_CONSTRAINTS,
     MODEL_PARAMETERS,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
-from skpadim._calibration import conformal_offset
 from skpadim._mahalanobis import mahalanobis_distances, whitening_strips
 from skpadim._triangles import lower_triangles
+from skpadim.calibration._conformal import conformal_offset
 
 
 @parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])

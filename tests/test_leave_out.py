@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim import _leave_out
-from skpadim._groups import rows_by_group_size
 from skpadim._leave_out import (
     TrainingDistances,
     check_enough_samples,
     low_rank_training_distances,
 )
 from skpadim._moments import Moments, Samples
+from skpadim.calibration._groups import rows_by_group_size
 
 REGULARIZATION = 0.01
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skpadim import _digests
-from skpadim._digests import image_digests, sample_digests, warn_of_learned_samples
+from skpadim.calibration import _digests
+from skpadim.calibration._digests import image_digests, sample_digests, warn_of_learned_samples
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skpadim._calibration import conformal_offset, conformal_p_values, training_offset
+from skpadim.calibration._conformal import conformal_offset, conformal_p_values, training_offset
 
 # All of them belong to one model: they go when it changes.
 THRESHOLD_ATTRIBUTES = ("offset_", "training_scores_", "calibration_scores_", "calibration_groups_")

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skpadim import PatchGaussian
-from skpadim._calibration import conformal_offset, training_offset
+from skpadim.calibration._conformal import conformal_offset, training_offset
 
 
 def leave_one_out(**parameters):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skpadim._calibration import conformal_offset, conformal_p_values, training_offset
+from skpadim.calibration._conformal import conformal_offset, conformal_p_values, training_offset
 
 
 @given(n=st.integers(1, 300), percent=st.integers(1, 50))

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from skpadim._labels import are_labels, check_labels, find_good
+from skpadim.calibration._labels import are_labels, check_labels, find_good
 
 LABELS = [1, -1, 1, 1, -1]
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from skpadim._groups import check_groups, rows_by_group_size
+from skpadim.calibration._groups import check_groups, rows_by_group_size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Scores of good images to thresholds and p-values. Knows no images and no networks."""
