@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from skpadim._files import check_output_file, written_whole
 from skpadim._given_images import collect_images
-from skpadim._output_files import check_output_file, written_whole
 from skpadim._version import __version__
 from skpadim.images._unreadable import UnreadableImageError, find_problems
 

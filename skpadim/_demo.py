@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.Image import registered_extensions
 from sklearn.metrics import roc_auc_score
 
+from skpadim._files import written_whole
 from skpadim._map_pictures import colour_map, side_by_side
-from skpadim._output_files import written_whole
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score

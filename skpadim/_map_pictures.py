@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from skpadim._output_files import written_whole
+from skpadim._files import written_whole
 
 # Anchors of a colour scale whose lightness rises evenly from black to pale yellow.
 _COLOURS = np.array(

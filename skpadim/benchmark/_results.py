@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from skpadim._csv import infer_types, read_csv, write_csv
-from skpadim._output_files import locked, written_whole
+from skpadim._files import locked, written_whole
 
 FIGURES = ("image_roc_auc", "image_f1_max", "pixel_roc_auc", "aupro_0.3", "pixel_average_precision")
 COUNTS = ("n_train", "n_test_good", "n_test_defective", "n_skipped")

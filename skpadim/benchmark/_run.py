@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from sklearn.base import clone
 
-from skpadim._output_files import check_output_file
+from skpadim._files import check_output_file
 from skpadim._progress import progress_of
 from skpadim.benchmark._categories import Category, category_order, find_dataset, load_categories
 from skpadim.benchmark._results import FIGURES, add_row, in_order, read_matching

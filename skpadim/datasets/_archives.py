@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tqdm.auto import tqdm
 
-from skpadim._output_files import folder_written_whole
+from skpadim._files import folder_written_whole
 
 # An archive of images hardly shrinks them: what grows more than this is made to fill the disk.
 _MAX_RATIO = 20

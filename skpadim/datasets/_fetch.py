@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 from sklearn.utils import Bunch
 
 from skpadim._download import download, file_sha256
-from skpadim._output_files import locked
+from skpadim._files import locked
 from skpadim.datasets._archives import ArchiveError, unpack
 from skpadim.datasets._catalogue import DATASETS
 

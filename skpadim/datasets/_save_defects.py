@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from skpadim._output_files import folder_written_whole
+from skpadim._files import folder_written_whole
 from skpadim.datasets._generated import make_defects
 
 

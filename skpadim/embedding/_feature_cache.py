@@ -21,7 +21,7 @@ import PIL
 import torch
 from sklearn.utils.validation import check_memory
 
-from skpadim._output_files import written_whole
+from skpadim._files import written_whole
 from skpadim._version import __version__
 from skpadim.images._batches import Images
 from skpadim.images._files import ImageFileError, open_regular

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from skpadim import _output_files
-from skpadim._output_files import check_output_file, folder_written_whole, locked, written_whole
+from skpadim import _files
+from skpadim._files import check_output_file, folder_written_whole, locked, written_whole
 
 unix = pytest.mark.skipif(os.name != "posix", reason="modes, links and pipes of Unix")
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def _run(program, *arguments, **options):
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from skpadim._output_files import *\n"
+        "from skpadim._files import *\n"
         "path = Path(sys.argv[1]) if len(sys.argv) > 1 else None\n" + textwrap.dedent(program)
     )
     return subprocess.Popen(
@@ -228,8 +228,8 @@ def test_links_are_followed_to_what_is_meant_and_no_others(tmp_path, monkeypatch
     victim = tmp_path / "victim"
     victim.write_text("precious")
     tokens = iter(["0" * 16, "1" * 16])
-    monkeypatch.setattr(_output_files.secrets, "token_hex", lambda _: next(tokens))
-    (tmp_path / f".skpadim-{_output_files._MACHINE}-{'0' * 16}-x").symlink_to(victim)
+    monkeypatch.setattr(_files.secrets, "token_hex", lambda _: next(tokens))
+    (tmp_path / f".skpadim-{_files._MACHINE}-{'0' * 16}-x").symlink_to(victim)
     with pytest.raises(FileExistsError):
         _write(tmp_path / "x")
     assert victim.read_text() == "precious"
@@ -346,9 +346,9 @@ def test_systems_without_locks(tmp_path, monkeypatch, has_module):
         raise OSError(errno.ENOLCK, "No locks available")
 
     if has_module:
-        monkeypatch.setattr(_output_files.fcntl, "flock", none)
+        monkeypatch.setattr(_files.fcntl, "flock", none)
     else:
-        monkeypatch.setattr(_output_files, "fcntl", None)
+        monkeypatch.setattr(_files, "fcntl", None)
     (tmp_path / "sub").mkdir()
     check_output_file(tmp_path / "sub" / "x")
     with locked(tmp_path / "sub" / "x"):
