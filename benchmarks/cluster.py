@@ -37,9 +37,9 @@ from PIL import Image
 
 from skpadim import PadimDetector
 from skpadim._learning import learn, part_size
-from skpadim._leave_out import TrainingDistances
-from skpadim._moments import Moments
 from skpadim._scoring import MapMaker, chunk_size, score_images
+from skpadim.gaussian._leave_one_out import TrainingDistances
+from skpadim.gaussian._moments import Moments
 from skpadim.images._batches import Images
 
 SIZE = 256

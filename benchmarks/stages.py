@@ -24,13 +24,13 @@ from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
 import skpadim._learning
-import skpadim._mahalanobis
 import skpadim._scoring
+import skpadim.gaussian._mahalanobis
 from skpadim import PadimDetector, PatchEmbedder
-from skpadim._leave_out import TrainingDistances
-from skpadim._mahalanobis import Whitening, whitening_strips
 from skpadim.backbones._winograd import WinogradConv2d
 from skpadim.embedding._patch_embedder import CPU_PART
+from skpadim.gaussian._leave_one_out import TrainingDistances
+from skpadim.gaussian._mahalanobis import Whitening, whitening_strips
 
 SIZE = 256
 STAGES = (
@@ -159,7 +159,7 @@ def print_distances(runs):
     scatter = torch.eye(100, dtype=torch.float64)[tuple(torch.tril_indices(100, 100))]
     scatter = scatter.repeat(4096, 1)
     ours = Whitening(torch.zeros(4096, 100), whitening_strips(scatter, 1, 0.0, torch.float32))
-    with mock.patch.object(skpadim._mahalanobis, "loops", return_value=None):
+    with mock.patch.object(skpadim.gaussian._mahalanobis, "loops", return_value=None):
         plain = Whitening(ours.mean, whitening_strips(scatter, 1, 0.0, torch.float32))
     for n_images in (1, 32):
         embeddings = torch.rand(n_images, 4096, 100)

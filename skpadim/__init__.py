@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from skpadim._version import __version__
 
 if TYPE_CHECKING:
-    from skpadim._gaussian import PatchGaussian
     from skpadim._padim import PadimDetector
     from skpadim.embedding._patch_embedder import PatchEmbedder
+    from skpadim.gaussian._patch_gaussian import PatchGaussian
     from skpadim.images._unreadable import UnreadableImageError
 
 __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageError", "__version__"]
@@ -18,7 +18,7 @@ __all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageEr
 _HOMES = {
     "PadimDetector": "skpadim._padim",
     "PatchEmbedder": "skpadim.embedding._patch_embedder",
-    "PatchGaussian": "skpadim._gaussian",
+    "PatchGaussian": "skpadim.gaussian._patch_gaussian",
     "UnreadableImageError": "skpadim.images._unreadable",
 }
 

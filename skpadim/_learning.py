@@ -13,8 +13,6 @@ import numpy as np
 import torch
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._leave_out import TrainingDistances, training_distances
-from skpadim._moments import Moments, Samples, state_of
 from skpadim._scoring import (
     MAX_CHUNK,
     MapMaker,
@@ -31,6 +29,8 @@ from skpadim._workers import count_workers, map_chunks
 from skpadim.calibration._digests import image_digests
 from skpadim.calibration._groups import rows_by_group_size
 from skpadim.embedding._patch_embedder import PatchEmbedder
+from skpadim.gaussian._leave_one_out import TrainingDistances, training_distances
+from skpadim.gaussian._moments import Moments, Samples, state_of
 from skpadim.images._batches import Images
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes

@@ -12,10 +12,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._gaussian import PatchGaussian
 from skpadim._learning import learn, score_training_images
-from skpadim._leave_out import check_enough_samples
-from skpadim._mahalanobis import check_scorable
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
 from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
@@ -38,6 +35,9 @@ from skpadim.embedding._patch_embedder import (
     PatchEmbedder,
     check_unchanged,
 )
+from skpadim.gaussian._leave_one_out import check_enough_samples
+from skpadim.gaussian._mahalanobis import check_scorable
+from skpadim.gaussian._patch_gaussian import PatchGaussian
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._unreadable import warned_of
 

@@ -11,12 +11,12 @@ import torch
 
 from skpadim._anomaly_map import anomaly_maps, image_scores
 from skpadim._devices import resolve_device
-from skpadim._leave_out import TrainingDistances
-from skpadim._mahalanobis import LowRankWhitening, Whitening
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state
 from skpadim._workers import count_workers, map_chunks
 from skpadim.embedding._patch_embedder import CPU_PART, PatchEmbedder
+from skpadim.gaussian._leave_one_out import TrainingDistances
+from skpadim.gaussian._mahalanobis import LowRankWhitening, Whitening
 from skpadim.images._batches import Images, count_images
 from skpadim.images._unreadable import UnreadableImageError
 

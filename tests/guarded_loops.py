@@ -13,11 +13,11 @@ from itertools import product
 import torch
 from torch.nn.functional import conv2d
 
-from skpadim import _low_rank_loop, _mahalanobis_loop, _scatter_loop, _whitening_loop
-from skpadim._mahalanobis import _new_strips, _strips_of_rows, _write_rows
-from skpadim._triangles import lower_triangles, symmetric_matrices
 from skpadim._vector_code import LANES
 from skpadim.backbones import _winograd_loop
+from skpadim.gaussian import _low_rank_loop, _mahalanobis_loop, _scatter_loop, _whitening_loop
+from skpadim.gaussian._mahalanobis import _new_strips, _strips_of_rows, _write_rows
+from skpadim.gaussian._triangles import lower_triangles, symmetric_matrices
 
 PAGE = mmap.PAGESIZE
 ADJOINING = sys.argv[1]

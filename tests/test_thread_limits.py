@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from skpadim._blocks import each_block
 from skpadim._thread_limits import _local_setters, threads_limited
+from skpadim.gaussian._blocks import each_block
 
 # In a process of its own: once torch's number of threads is set, MKL's ways stay changed.
 SCRIPT = """

@@ -18,7 +18,6 @@ from skpadim._devices import arithmetic_of, available_device, full_float32, reso
 from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
-from skpadim._small_matrices import blas_threads
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
 from skpadim.backbones._cpu_network import with_winograd
@@ -26,6 +25,7 @@ from skpadim.backbones._load import load_shared_backbone
 from skpadim.backbones._low_precision import with_low_precision_weights
 from skpadim.embedding._feature_cache import FeatureCache
 from skpadim.embedding._fingerprint import digest_backbone, layer_source
+from skpadim.gaussian._small_matrices import blas_threads
 from skpadim.images._batches import (
     Images,
     count_images,

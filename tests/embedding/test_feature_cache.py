@@ -294,7 +294,7 @@ def test_killed_half_way(tmp_path, parts, folder, make_detector):
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(folder), str(tmp_path)],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert process.stdout.readline().strip() == b"half-way"
     process.send_signal(signal.SIGKILL)
@@ -346,7 +346,7 @@ def test_a_fingerprint_is_the_same_in_every_process():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     ).stdout.strip()
     assert digest == digest_backbone(load_backbone("resnet18", None, random_state=3))
 

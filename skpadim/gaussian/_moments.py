@@ -12,11 +12,11 @@ from functools import cached_property
 
 import torch
 
-from skpadim._blocks import each_block
 from skpadim._large_tensors import empty
 from skpadim._machine_code import is_readable, loops
-from skpadim._small_matrices import gram_matrices
-from skpadim._triangles import diagonals, lower_triangles, triangle_size
+from skpadim.gaussian._blocks import each_block
+from skpadim.gaussian._small_matrices import gram_matrices
+from skpadim.gaussian._triangles import diagonals, lower_triangles, triangle_size
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Moments:
             and self.mean.is_contiguous()
             and self.scatter.is_contiguous()
         )
-        loop = loops("skpadim._scatter_loop", torch.float32) if is_taken else None
+        loop = loops("skpadim.gaussian._scatter_loop", torch.float32) if is_taken else None
         return loop if loop and embeddings.shape[2] <= loop.MAX_FEATURES else None
 
     def merge(self, other: Moments | Samples) -> Moments:

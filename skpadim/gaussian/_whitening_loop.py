@@ -14,12 +14,12 @@ import torch
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from skpadim import _mahalanobis_loop
 from skpadim import _vector_code as code
 from skpadim._machine_code import compile_loop
-from skpadim._mahalanobis_loop import ROWS
 from skpadim._torch_threads import run_on_threads
 from skpadim._vector_code import DOUBLE, FLOAT, INTEGER, LANES, NUMBERS, next_count, numbers_at
+from skpadim.gaussian import _mahalanobis_loop
+from skpadim.gaussian._mahalanobis_loop import ROWS
 
 # Columns of a matrix that are summed at a time.
 _LANES = LANES // 2

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
-from skpadim._mahalanobis import mahalanobis_distances, whitening_strips
-from skpadim._triangles import lower_triangles
 from skpadim.calibration._conformal import conformal_offset
+from skpadim.gaussian._mahalanobis import mahalanobis_distances, whitening_strips
+from skpadim.gaussian._triangles import lower_triangles
 
 
 @parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
@@ -114,7 +114,7 @@ def test_features_far_from_zero_keep_their_digits(
     offset, n, n_features, solver, are_compiled, monkeypatch
 ):
     if not are_compiled:
-        monkeypatch.setattr("skpadim._mahalanobis.loops", lambda *_: None)
+        monkeypatch.setattr("skpadim.gaussian._mahalanobis.loops", lambda *_: None)
     embeddings = make_embeddings(n + 21, (1, 2), n_features, dtype=np.float64)
     train, test = np.split((embeddings + offset).astype(np.float32), [n])
     expected = reference_distances(train, test, 0.01)
@@ -144,7 +144,7 @@ def test_features_far_from_zero_keep_their_digits(
 def test_many_positions_are_worked_through_in_blocks(monkeypatch):
     train, test = make_embeddings(20), make_embeddings(3, seed=1)
     expected = PatchGaussian().fit(train).mahalanobis(test)
-    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("skpadim.gaussian._blocks._BLOCK_BYTES", 5000)
     np.testing.assert_allclose(PatchGaussian().fit(train).mahalanobis(test), expected, rtol=1e-6)
 
 
@@ -612,12 +612,14 @@ def test_states_of_both_kinds_merge(counts):
 
 
 def test_large_products_with_the_samples_are_not_kept(monkeypatch):
-    monkeypatch.setattr("skpadim._mahalanobis.loops", lambda *_: None)  # they need no products
+    monkeypatch.setattr(
+        "skpadim.gaussian._mahalanobis.loops", lambda *_: None
+    )  # they need no products
     train, test = make_embeddings(5, n_features=50), make_embeddings(4, n_features=50, seed=1)
     kept = PatchGaussian(calibration=None).fit(train)
     expected = kept.mahalanobis(test)
     assert kept._whitening(torch.device("cpu"), torch.float32).samples is None
-    monkeypatch.setattr("skpadim._mahalanobis._MAX_PRODUCT_BYTES", 1)
+    monkeypatch.setattr("skpadim.gaussian._mahalanobis._MAX_PRODUCT_BYTES", 1)
     gaussian = PatchGaussian(calibration=None).fit(train)
     np.testing.assert_allclose(gaussian.mahalanobis(test), expected, rtol=1e-5)
     whitening = gaussian._whitening(torch.device("cpu"), torch.float32)
@@ -659,7 +661,7 @@ def test_leave_one_out_keeps_its_digits_where_samples_barely_outnumber_features(
 @pytest.mark.parametrize("n_features", [1, 31, 64, 100, 263])
 def test_distances_hold_whatever_strips_the_factors_lie_in(n_features, are_compiled, monkeypatch):
     if not are_compiled:
-        monkeypatch.setattr("skpadim._mahalanobis.loops", lambda *_: None)
+        monkeypatch.setattr("skpadim.gaussian._mahalanobis.loops", lambda *_: None)
     scatter = make_scatter(3, n_features)
     triangles = lower_triangles(torch.from_numpy(scatter))
     strips = whitening_strips(triangles, 9, 0.1, torch.float32)

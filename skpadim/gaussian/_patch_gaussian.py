@@ -13,14 +13,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from skpadim._embedding_checks import as_numpy, as_tensor, check_embeddings
-from skpadim._leave_out import check_enough_samples, training_distances
-from skpadim._mahalanobis import check_scorable, whitening_of
-from skpadim._moments import Moments, Samples, state_of
 from skpadim._persistence import VersionedStateMixin
-from skpadim._small_matrices import blas_threads
 from skpadim._torch_state import own_torch_state
-from skpadim._triangles import symmetric_matrices
 from skpadim.calibration._digests import sample_digests, warn_of_learned_samples
 from skpadim.calibration._groups import check_groups
 from skpadim.calibration._labels import are_labels, find_good
@@ -33,6 +27,12 @@ from skpadim.calibration._threshold import (
     p_values_of,
     renewed_threshold,
 )
+from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
+from skpadim.gaussian._leave_one_out import check_enough_samples, training_distances
+from skpadim.gaussian._mahalanobis import check_scorable, whitening_of
+from skpadim.gaussian._moments import Moments, Samples, state_of
+from skpadim.gaussian._small_matrices import blas_threads
+from skpadim.gaussian._triangles import symmetric_matrices
 
 
 class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from skpadim._small_matrices import blas_threads
 from skpadim._thread_limits import threads_limited
+from skpadim.gaussian._small_matrices import blas_threads
 
 # A block's temporaries stay in the caches of a CPU, and the block has enough positions that threads
 # seldom meet in the interpreter. On a GPU they are large enough for its batched kernels and small

@@ -12,23 +12,23 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from skpadim._blocks import each_block, large_blocks
-from skpadim._mahalanobis import (
+from skpadim.calibration._groups import rows_by_group_size
+from skpadim.gaussian._blocks import each_block, large_blocks
+from skpadim.gaussian._mahalanobis import (
     centred_samples,
     kernel_cholesky,
     mahalanobis_distances,
     mean_squared_norms,
     whitening_strips,
 )
-from skpadim._moments import Moments, Samples
-from skpadim._small_matrices import (
+from skpadim.gaussian._moments import Moments, Samples
+from skpadim.gaussian._small_matrices import (
     check_digits,
     cholesky,
     gram_matrices,
     inverse_factors,
     not_positive_definite,
 )
-from skpadim.calibration._groups import rows_by_group_size
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.

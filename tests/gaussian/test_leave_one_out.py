@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skpadim import _leave_out
-from skpadim._leave_out import (
+from skpadim.calibration._groups import rows_by_group_size
+from skpadim.gaussian import _leave_one_out as _leave_out
+from skpadim.gaussian._leave_one_out import (
     TrainingDistances,
     check_enough_samples,
     low_rank_training_distances,
 )
-from skpadim._moments import Moments, Samples
-from skpadim.calibration._groups import rows_by_group_size
+from skpadim.gaussian._moments import Moments, Samples
 
 REGULARIZATION = 0.01
 
@@ -135,8 +135,8 @@ def test_blocks_of_positions_do_not_change_distances(distances_of, monkeypatch):
     embeddings, groups = make_embeddings(12, n_positions=40), np.arange(12) // 3
     groups[0] = 9
     expected = distances_of(embeddings, groups)
-    monkeypatch.setattr("skpadim._blocks._BLOCK_BYTES", 20_000)
-    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("skpadim.gaussian._blocks._BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 20_000)
     np.testing.assert_allclose(distances_of(embeddings, groups), expected, rtol=1e-12)
 
 
@@ -176,7 +176,7 @@ def test_all_samples_at_once_need_the_factors_of_few_positions(monkeypatch):
 
     whitening_strips = _leave_out.whitening_strips
     monkeypatch.setattr(_leave_out, "whitening_strips", measure)
-    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 5_000)
+    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 5_000)
     full_distances(embeddings, groups)
     assert max(largest) < 10
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from skpadim._small_matrices import blas_threads, cholesky, gram_matrices, inverse_factors
-from skpadim._triangles import (
+from skpadim.gaussian._small_matrices import blas_threads, cholesky, gram_matrices, inverse_factors
+from skpadim.gaussian._triangles import (
     lower_triangles,
     symmetric_matrices,
     triangle_rows,

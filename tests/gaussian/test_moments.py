@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skpadim import _moments
-from skpadim._moments import Moments
-from skpadim._triangles import symmetric_matrices
+from skpadim.gaussian import _moments
+from skpadim.gaussian._moments import Moments
+from skpadim.gaussian._triangles import symmetric_matrices
 
 
 def make_samples(*shape):

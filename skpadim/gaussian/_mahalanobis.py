@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import torch
 
-from skpadim._blocks import each_block, large_blocks
 from skpadim._large_tensors import empty
 from skpadim._machine_code import is_readable, loops
-from skpadim._moments import Moments, Samples
-from skpadim._small_matrices import (
+from skpadim.gaussian._blocks import each_block, large_blocks
+from skpadim.gaussian._moments import Moments, Samples
+from skpadim.gaussian._small_matrices import (
     check_digits,
     cholesky,
     gram_matrices,
     inverse_factors,
     not_positive_definite,
 )
-from skpadim._triangles import diagonals, symmetric_matrices, triangle_rows, triangle_size
+from skpadim.gaussian._triangles import diagonals, symmetric_matrices, triangle_rows, triangle_size
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
@@ -541,7 +541,7 @@ def _low_rank_loop_for(samples):
     """Compiled distances from the samples, or None where those are not such as it takes."""
     if not is_readable(samples, torch.float32) or samples.stride(2) != 1:
         return None
-    return loops("skpadim._low_rank_loop", torch.float32)
+    return loops("skpadim.gaussian._low_rank_loop", torch.float32)
 
 
 def _are_taken(embeddings, mean, strips, samples):
@@ -566,14 +566,14 @@ def _are_taken(embeddings, mean, strips, samples):
 
 def _loop(dtype, device):
     """Compiled distances for strips of a dtype, or None."""
-    return loops("skpadim._mahalanobis_loop", dtype) if device.type == "cpu" else None
+    return loops("skpadim.gaussian._mahalanobis_loop", dtype) if device.type == "cpu" else None
 
 
 def _whitening_loop_for(scatter, strips):
     """Compiled factorisation, or None where the tensors are not such as it takes."""
     if not is_readable(scatter, torch.float64) or not scatter.is_contiguous():
         return None
-    loop = loops("skpadim._whitening_loop", strips[0].dtype)
+    loop = loops("skpadim.gaussian._whitening_loop", strips[0].dtype)
     is_taken = (
         loop is not None
         and strips[-1].shape[2] <= loop.MAX_FEATURES

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skpadim import _mahalanobis
-from skpadim._mahalanobis import (
+from skpadim.gaussian import _mahalanobis
+from skpadim.gaussian._mahalanobis import (
     LowRankWhitening,
     Whitening,
     low_rank_strips,
@@ -17,8 +17,8 @@ from skpadim._mahalanobis import (
     whitening_of,
     whitening_strips,
 )
-from skpadim._moments import Samples
-from skpadim._triangles import symmetric_matrices
+from skpadim.gaussian._moments import Samples
+from skpadim.gaussian._triangles import symmetric_matrices
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 
@@ -233,7 +233,7 @@ def test_low_rank_distances_are_the_solutions(
 
 
 def test_compiled_low_rank_distances_are_used_and_equal_torchs(monkeypatch):
-    from skpadim import _low_rank_loop
+    from skpadim.gaussian import _low_rank_loop
 
     whitening = make_low_rank(70, 20, 300)
     embeddings = make_embeddings(7, 20, 300)
@@ -309,7 +309,7 @@ def test_triangles_of_samples_are_made_a_few_positions_at_a_time(monkeypatch):
     monkeypatch.setattr(
         _mahalanobis.Moments, "of", lambda part: sizes.append(part.shape[1]) or moments_of(part)
     )
-    monkeypatch.setattr("skpadim._blocks._LARGE_BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 2**18)
     whitening = whitening_of(Samples(rows, 50), 0.01, torch.float32)
     assert sum(sizes) == 70
     assert max(sizes) < 30

@@ -1,0 +1,1 @@
+"""A Gaussian at each patch position: moments, distances, leave-one-out. Knows no images."""
