@@ -66,38 +66,8 @@ class Backbone(nn.Module, ABC):
         """
 
     def cut(self, layers: tuple[str, ...]) -> Backbone:
-        """Return a backbone without all that the chosen layers do not need."""
+        """Return a backbone that need not hold more than the chosen layers take."""
         return self
-
-    def for_inference(self) -> Backbone:
-        """Return an equal backbone that computes faster, up to rounding."""
-        return self
-
-    def narrow(self, layer: str, channels) -> Backbone:
-        """Return a backbone whose deepest layer may have only some of its channels.
-
-        Parameters
-        ----------
-        layer : str
-            Name of the deepest layer that is asked for.
-        channels : ndarray of int
-            Indices of the channels that are used. A backbone that cannot save anything by it
-            returns itself, and so all channels.
-        """
-        return self
-
-    def compiled(self, layers: tuple[str, ...]) -> Backbone:
-        """Return an equal backbone that :func:`torch.compile` makes faster, for these layers."""
-        return CompiledBackbone(self, self, layers)
-
-    def with_modules(self, modules: dict[str, nn.Module]) -> Backbone:
-        """Return a copy that has other submodules; it shares all else, and skips pickling."""
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
-        for name in ("_parameters", "_buffers"):  # where nn.Module keeps what it moves
-            vars(other)[name] = dict(vars(self)[name])
-        other._modules = dict(modules)
-        return other
 
     def check_layers(self, layers) -> tuple[str, ...]:
         """Turn the `layers` parameter into a tuple of names.
@@ -128,36 +98,3 @@ class Backbone(nn.Module, ABC):
                 f"{tuple(order)!r}."
             )
         return names
-
-
-class CompiledBackbone(Backbone):
-    """A backbone whose forward pass is compiled.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Names, layers and normalisation are taken from it.
-    network : nn.Module
-        What is compiled: takes images, or images and layers if it is a backbone.
-    layers : tuple of str
-        The layers that it returns.
-    """
-
-    def __init__(self, backbone, network, layers):
-        super().__init__()
-        self.name, self.layers = backbone.name, backbone.layers
-        self.mean, self.std, self.n_features = backbone.mean, backbone.std, backbone.n_features
-        self._arguments = (layers,) if isinstance(network, Backbone) else ()
-        self._network = torch.compile(network)
-
-    def forward(self, images, layers):
-        """Feature maps of the layers that it was compiled for (see :meth:`Backbone.forward`)."""
-        from torch._dynamo.exc import BackendCompilerFailed
-
-        try:
-            return self._network(images, *self._arguments)
-        except BackendCompilerFailed as error:
-            raise RuntimeError(
-                f"compile=True: torch could not compile {self.name} ({error}). It needs a C++ "
-                "compiler (on a GPU, Triton): install one, or set compile=False."
-            ) from error

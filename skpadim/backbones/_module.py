@@ -9,28 +9,12 @@ import torch
 from torch import nn
 
 from skpadim._torch_state import own_torch_state
-from skpadim.backbones._backbone import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Backbone,
-    CompiledBackbone,
-    Layer,
-)
-from skpadim.backbones._hooks import (
-    are_close,
-    cut_after,
-    fold_batch_norms,
-    replace_submodule,
-    restore_in_place,
-    run_to_layers,
-    without_in_place,
-)
-from skpadim.backbones._residual import narrow_residual_block
+from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layer
+from skpadim.backbones._hooks import run_to_layers
+from skpadim.backbones._tracer import unused_tensors
 
 # Of different height and width, so that rows, columns and channels can be told apart.
 PROBE_SIZE = (224, 288)
-# Enough to see which submodules run; the smallest that every network of torchvision takes.
-SMALL_PROBE_SIZE = (96, 128)
 
 
 class ModuleBackbone(Backbone):
@@ -83,7 +67,9 @@ class ModuleBackbone(Backbone):
 
     def forward(self, images, layers):
         """Feature maps of some layers (see :meth:`Backbone.forward`)."""
-        outputs = run_to_layers(self.module, images, [self._submodules[name] for name in layers])
+        # The module may overwrite what it is given.
+        names = [self._submodules[name] for name in layers]
+        outputs = run_to_layers(self.module, images.clone(), names)
         return [
             outputs[self._submodules[name]].permute(0, 3, 1, 2)
             if name in self._channels_last
@@ -92,71 +78,16 @@ class ModuleBackbone(Backbone):
         ]
 
     def cut(self, layers):
-        """Return a copy without all that the chosen layers do not need."""
-        shorter = self.with_modules(copy.deepcopy(self._modules))
+        """Return a copy without weights that the chosen layers do not need."""
+        # What is in place of a tensor is copied with the rest.
+        shorter = copy.deepcopy(self, {id(t): emptied(t) for t in unused_tensors(self, layers)})
         shorter._submodules = {name: self._submodules[name] for name in layers}
         shorter.layers = {name: self.layers[name] for name in layers}
-        shorter._cut_in_place()
         return shorter
 
     def _taken(self, module):
         """The module to keep: a copy, as the caller may go on with theirs."""
         return copy.deepcopy(module).cpu()
-
-    def _cut_in_place(self):
-        images = self._probe_images(SMALL_PROBE_SIZE)
-        cut_after(self.module, images, self._submodules.values())
-
-    def for_inference(self):
-        """Return a copy in channels-last layout, with batch norms folded and less new memory."""
-        images, names = self._probe_images(SMALL_PROBE_SIZE), self._submodules.values()
-        module = fold_batch_norms(self.module, images, names)
-        if module is self.module:
-            module = copy.deepcopy(module)
-        module = module.to(memory_format=torch.channels_last)
-        restore_in_place(module, images, names)
-        return self.with_modules({"module": module})
-
-    def narrow(self, layer, channels):
-        """Return a copy whose last residual block has only some output channels, if it has one."""
-        name = self._submodules[layer]
-        block = narrow_residual_block(self.module.get_submodule(name), channels)
-        if block is None:
-            return self
-        module = copy.deepcopy(self.module)
-        replace_submodule(module, name, block)
-        narrow = self.with_modules({"module": module})
-        return narrow if self._is_all_but(narrow, layer, channels) else self
-
-    def _is_all_but(self, narrow, layer, channels):
-        """Whether a narrow copy gives the same, but for the channels that it leaves out.
-
-        It does not if anything that runs after the layer takes its maps.
-        """
-        images, layers = self._probe_images(SMALL_PROBE_SIZE), tuple(self._submodules)
-        with torch.no_grad():
-            expected = dict(zip(layers, self(images, layers), strict=True))
-            expected[layer] = expected[layer][:, torch.as_tensor(channels)]
-            try:
-                maps = narrow(images, layers)
-            except Exception:  # of the module's own code
-                return False
-        return are_close(maps, expected.values())
-
-    def compiled(self, layers):
-        """Return a compiled copy; its class must be one that :mod:`torch.fx` can trace."""
-        from torchvision.models.feature_extraction import create_feature_extractor
-
-        names = {self._submodules[name]: name for name in layers}
-        try:
-            traced = create_feature_extractor(self.module, names)
-        except Exception as error:  # torch.fx raises many kinds
-            raise ValueError(
-                f"compile=True: {self.name} cannot be traced by torch.fx ({error}); set "
-                "compile=False."
-            ) from error
-        channels_last = [name in self._channels_last for name in layers]
-        return CompiledBackbone(self, _Ordered(traced, layers, channels_last), layers)
 
     def _check_submodules(self, submodules):
         known = {name for name, _ in self.module.named_modules() if name}
@@ -200,20 +131,23 @@ class ModuleBackbone(Backbone):
 
     def _run_probe(self, names):
         """Outputs of submodules for an image of the probe's size; their shapes are looked at."""
-        with torch.no_grad():
-            return run_to_layers(self.module, self._probe_images(PROBE_SIZE), names)
-
-    def _probe_images(self, size):
-        parameter = next(self.module.parameters(), torch.empty(0))
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand(1, 3, *size, generator=generator, dtype=torch.float32, device="cpu")
-        return images.to(parameter.device)
+        options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+        images = torch.rand(1, 3, *PROBE_SIZE, **options)
+        with torch.no_grad():
+            return run_to_layers(self.module, images, names)
 
 
 def frozen(module):
-    """The module, changed so that outputs of its submodules can be taken."""
-    without_in_place(module)
+    """The module, set to evaluation mode and without gradients."""
     return module.eval().requires_grad_(False)
+
+
+def emptied(tensor):
+    """A tensor of the same kind that takes no memory."""
+    empty = tensor.detach().new_empty(0)
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(empty, requires_grad=False) if is_parameter else empty
 
 
 def is_channels_last(shape):
@@ -225,18 +159,3 @@ def is_channels_last(shape):
 
 def _stride(map_height):
     return max(1, round(PROBE_SIZE[0] / map_height))
-
-
-class _Ordered(nn.Module):
-    """A traced network that returns a list of maps (n_samples, channels, height, width)."""
-
-    def __init__(self, traced, layers, channels_last):
-        super().__init__()
-        self.traced, self.layers, self.channels_last = traced, layers, channels_last
-
-    def forward(self, images):
-        outputs = self.traced(images)
-        return [
-            outputs[name].permute(0, 3, 1, 2) if last else outputs[name]
-            for name, last in zip(self.layers, self.channels_last, strict=True)
-        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from functools import lru_cache
@@ -14,7 +15,7 @@ from torch import nn
 from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from skpadim.backbones._hooks import forward_hooks, run_to_layers
-from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, frozen, is_channels_last
+from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, emptied, frozen, is_channels_last
 from skpadim.backbones._weights import fetch_weights, read_state_dict
 
 # The paper selects 100 features of resnet18 at random and 550 of wide_resnet50_2.
@@ -57,25 +58,36 @@ class TorchvisionBackbone(ModuleBackbone):
     # the versions of torch and torchvision that it was written with.
 
     def __reduce__(self):
-        state = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
+        state = {
+            name: tensor.numpy(force=True)
+            for name, tensor in self.state_dict().items()
+            if tensor.numel() > 0
+        }
         attributes = {
             name: getattr(self, name)
             for name in ("name", "layers", "mean", "std", "n_features", "_submodules")
         }
         return _restore, (type(self), attributes, self._channels_last, state)
 
+    def __deepcopy__(self, memo):  # not by way of a pickle
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
 
 @own_torch_state()
 def _restore(cls, attributes, channels_last, state):
-    """Build a pickled backbone again, already cut."""
+    """Build a pickled backbone again, without the weights that it was cut of."""
     backbone = cls.__new__(cls)
     Backbone.__init__(backbone)
     vars(backbone).update(attributes, _channels_last=channels_last)
-    backbone.module = frozen(_build(attributes["name"], "meta"))
-    backbone._cut_in_place()
+    module = frozen(_build(attributes["name"], "meta"))
+    tensors = module.state_dict(prefix="module.", keep_vars=True)
+    cut = {id(tensor): emptied(tensor) for name, tensor in tensors.items() if name not in state}
+    backbone.module = copy.deepcopy(module, cut)
     tensors = backbone.state_dict()  # with its metadata, which some networks ask for
     for name in tensors:
-        tensors[name] = torch.from_numpy(state[name].copy())
+        tensors[name] = torch.from_numpy(state[name].copy()) if name in state else torch.empty(0)
     backbone.load_state_dict(tensors, assign=True)
     return backbone
 

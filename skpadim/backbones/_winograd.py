@@ -127,14 +127,6 @@ def can_be_winograd(module: nn.Module) -> bool:
     )
 
 
-def rectified(convolution: nn.Module, images: torch.Tensor, added: torch.Tensor | None = None):
-    """Convolve, add `added`, and make what is below zero zero; all at once if it can be."""
-    if isinstance(convolution, WinogradConv2d) and convolution.rectifies:
-        return convolution(images, added)
-    outputs = convolution(images)
-    return torch.relu_(outputs if added is None else outputs.add_(added))
-
-
 def has_winograd(dtype: torch.dtype) -> bool:
     """Whether this machine has the compiled convolution for images of a dtype."""
     return _loop(dtype) is not None

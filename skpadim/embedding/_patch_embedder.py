@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from numbers import Integral
@@ -20,9 +19,8 @@ from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
-from skpadim.backbones._cpu_network import with_winograd
+from skpadim.backbones._graph import make_ready
 from skpadim.backbones._load import load_shared_backbone
-from skpadim.backbones._low_precision import with_low_precision_weights
 from skpadim.embedding._feature_cache import FeatureCache
 from skpadim.embedding._fingerprint import digest_backbone, layer_source
 from skpadim.gaussian._small_matrices import blas_threads
@@ -570,7 +568,7 @@ class PatchEmbedder(
                 if dtype == torch.float32
                 else torch.autocast(device.type, dtype)
             ):
-                maps = network(images, layers)
+                maps = network(images)
             yield rows, [layer_maps.permute(0, 2, 3, 1) for layer_maps in maps]
 
     def _kept_channels(self, layer):
@@ -623,24 +621,19 @@ class PatchEmbedder(
         key = (device, layers, narrow, self.precision, self.compile)
         ready = self._ready.get(key)  # once: another thread may clear it
         if ready is None:
-            network = self._network if self._is_cut else self._network.cut(layers)
-            network = network.for_inference()
-            if narrow and self.projection == "random":
-                network = network.narrow(layers[-1], self._kept_channels(layers[-1]))
-            if network is self._network and device.type != "cpu":
-                network = copy.deepcopy(network)  # the model's own stays where it is
-            network = network.to(device)
-            dtype = arithmetic_of(self.precision, device)
-            if device.type == "cpu" and not self.compile:
-                network = with_winograd(network, dtype)
-            if dtype != torch.float32:
-                network = with_low_precision_weights(network, dtype)
-            if self.compile:
-                network = network.compiled(layers)
+            is_narrow = narrow and self.projection == "random"
+            network = make_ready(
+                self._network,
+                layers,
+                device,
+                arithmetic_of(self.precision, device),
+                channels=self._kept_channels(layers[-1]) if is_narrow else None,
+                compile=self.compile,
+            )
             width = self.input_size_[1]
             constants = (
                 torch.tensor(values, device=device).repeat(width)
-                for values in (network.mean, network.std)
+                for values in (self._network.mean, self._network.std)
             )
             ready = network, *constants
             self._ready.clear()

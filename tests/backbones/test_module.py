@@ -43,37 +43,50 @@ def test_named_layers_end_to_end(network, good, make_detector):
     assert network.training  # the user's own module is left as it was
 
 
-def test_folding_keeps_the_outputs(network):
+def n_weights(module):
+    return sum(tensor.numel() for tensor in module.parameters())
+
+
+def test_weights_that_are_not_needed_are_left_out(network):
     backbone = ModuleBackbone(network, ("stem", "deep"))
     images = torch.randn(2, 3, 40, 48)
-    fast = backbone.cut(("stem", "deep")).for_inference()
-    assert isinstance(fast.module.stem[1], nn.Identity)
-    assert isinstance(fast.module.head, nn.Identity)
-    for got, want in zip(
-        fast(images, ("stem", "deep")), backbone(images, ("stem", "deep")), strict=True
-    ):
-        torch.testing.assert_close(got, want)
+    for layers, n_left in ((("stem", "deep"), 2), (("stem",), 1)):
+        cut = backbone.cut(layers)
+        parts = cut.module.stem, cut.module.deep, cut.module.head, cut.module.unused
+        assert [n_weights(part) > 0 for part in parts] == [i < n_left for i in range(4)]
+        for shorter in (cut, pickle.loads(pickle.dumps(cut)), cut.cut(layers[:1])):
+            names = tuple(shorter.layers)
+            for got, want in zip(shorter(images, names), backbone(images, names), strict=True):
+                assert torch.equal(got, want)
+    assert n_weights(backbone) == n_weights(network)
 
 
-class Reused(nn.Module):
-    """Uses the convolution's output twice, so its batch norm must not be folded into it."""
+class Borrowing(nn.Module):
+    """Uses weights of submodules that never run, or not yet."""
 
     def __init__(self):
         super().__init__()
-        self.convolution, self.norm = nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4)
-        self.norm.running_mean.fill_(3.0)
-        self.sum = nn.Identity()
+        self.stem, self.last = nn.Conv2d(3, 4, 4, 4), nn.Identity()
+        self.never, self.later = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head, self.scale = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.head.weight = self.later.weight
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
 
     def forward(self, x):
-        y = self.convolution(x)
-        return self.sum(y + self.norm(y))
+        maps = self.stem(x)
+        rows = maps.flatten(2).transpose(1, 2)
+        rows = self.attention(rows, rows, rows)[0] + nn.functional.linear(rows, self.never.weight)
+        rows = self.later(rows) * float(self.scale.running_var[0])
+        return self.head(self.last(rows.transpose(1, 2).unflatten(2, maps.shape[2:])).mean((2, 3)))
 
 
-def test_what_cannot_be_folded_is_left():
-    backbone = ModuleBackbone(Reused(), ("sum",))
+def test_weights_that_are_borrowed_are_kept():
+    torch.manual_seed(0)
+    backbone = ModuleBackbone(Borrowing(), ("last",))
     images = torch.randn(2, 3, 40, 48)
-    fast = backbone.for_inference()
-    torch.testing.assert_close(fast(images, ("sum",))[0], backbone(images, ("sum",))[0])
+    cut = backbone.cut(("last",))
+    assert torch.equal(cut(images, ("last",))[0], backbone(images, ("last",))[0])
+    assert n_weights(cut) < n_weights(backbone)
 
 
 def test_a_torchvision_network_of_ones_own_equals_the_named_one(good, make_detector):
@@ -150,49 +163,16 @@ def test_an_in_place_module_does_not_overwrite_the_layer_before_it():
     images = torch.randn(2, 3, 40, 48)
     expected = network[1](network[0](images))
     backbone = ModuleBackbone(network, ("1", "3"))
-    for variant in (backbone, backbone.cut(("1", "3")).for_inference()):
+    for variant in (backbone, backbone.cut(("1", "3"))):
         torch.testing.assert_close(variant(images, ("1", "3"))[0], expected)
-    assert network[2].inplace  # the user's own module is left as it was
 
 
-class Overwriting(nn.Module):
-    """In-place modules that spoil its input, or what a named layer has returned."""
-
-    def __init__(self, spoils):
-        super().__init__()
-        self.spoils = spoils
-        self.first, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(4)
-        self.clip, self.convolution = nn.ReLU6(inplace=True), nn.Conv2d(3, 4, 2, 2)
-        self.last = nn.ReLU(inplace=True)
-
-    def forward(self, x):
-        x = self.first(x) if self.spoils == "input" else x
-        x = self.pool(x)
-        x = self.clip(x) if self.spoils == "layer" else x
-        return self.last(self.convolution(x))
-
-
-@pytest.mark.parametrize("spoils", ["input", "layer", None])
-def test_modules_work_in_place_where_nothing_is_lost_by_it(spoils):
-    torch.manual_seed(0)
-    images = 10 * torch.randn(2, 3, 64, 64)
-    layers = ("pool", "last")
-    backbone = ModuleBackbone(Overwriting(spoils), layers)
-    expected = backbone(images, layers)
-    fast = backbone.for_inference()
-    assert fast.module.last.inplace == (spoils is None)
-    assert not backbone.module.last.inplace
+def test_images_are_not_overwritten():
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3, 2))
+    images = torch.randn(2, 3, 40, 48)
     before = images.clone()
-    torch.testing.assert_close(fast(images, layers), expected)
-    torch.testing.assert_close(images, before, rtol=0, atol=0)
-
-
-def test_a_fitted_networks_activations_are_in_place_as_torchvision_has_them(good, make_detector):
-    detector = make_detector("resnet18", weights=None, layers=("layer1", "layer2")).fit(good)
-    for again in (detector, pickle.loads(pickle.dumps(detector))):
-        fast = again.embedder_._network.for_inference()
-        assert fast.module.layer1[0].relu.inplace
-        assert not again.embedder_._network.module.layer1[0].relu.inplace
+    ModuleBackbone(network, ("1",))(images, ("1",))
+    assert torch.equal(images, before)
 
 
 class Dropping(Backbone):

@@ -1,5 +1,6 @@
 """torchvision's networks: stages, cutting, weights from every source."""
 
+import copy
 import dataclasses
 import hashlib
 import pickle
@@ -60,8 +61,7 @@ def test_layers_are_the_networks_stages(name):
     with torch.no_grad():
         expected = by_hand(name, backbone.module, images)
         cut = backbone.cut(LAYERS)
-        fast = cut.for_inference()
-        for variant in (backbone, cut, fast, pickle.loads(pickle.dumps(cut))):
+        for variant in (backbone, cut, pickle.loads(pickle.dumps(cut))):
             maps = variant(images, LAYERS)
             for layer, got, want in zip(LAYERS, maps, expected, strict=True):
                 assert got.shape[1] == backbone.layers[layer].channels
@@ -85,19 +85,30 @@ def test_networks_without_stages_say_so(name):
 
 def test_nothing_deeper_than_asked_for_is_computed():
     backbone = load_backbone("resnet18", weights=None)
+    cut = backbone.cut(("layer1",))
+    assert sum(p.numel() for p in cut.module.layer2.parameters()) == 0
     ran = []
     for name, submodule in backbone.module.named_children():
         submodule.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
     backbone(torch.randn(1, 3, 64, 64), ("layer1", "layer2"))
     assert ran == ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]
-    cut = backbone.cut(("layer1",))
-    assert sum(p.numel() for p in cut.module.layer2.parameters()) == 0
 
 
-def test_batch_norms_are_folded():
-    fast = load_backbone("resnet18", weights=None).cut(LAYERS).for_inference()
-    used = [fast.module.bn1, *fast.module.layer1.modules(), *fast.module.layer3.modules()]
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in used)
+def test_a_pickle_holds_no_more_than_the_layers_need():
+    backbone = load_backbone("resnet18", weights=None)
+    cut = [backbone, backbone.cut(LAYERS), backbone.cut(("layer1",))]
+    sizes = [len(pickle.dumps(network)) for network in cut]
+    assert sizes[1] < sizes[0] / 3
+    assert sizes[2] < sizes[1] / 10
+    assert len(pickle.dumps(pickle.loads(pickle.dumps(cut[1])))) == sizes[1]
+
+
+def test_a_copy_has_weights_of_its_own():
+    backbone = load_backbone("resnet18", weights=None)
+    copied = copy.deepcopy(backbone)
+    copied.module.conv1.weight.zero_()
+    assert backbone.module.conv1.weight.any()
+    assert type(copied) is type(backbone)
 
 
 def test_random_weights_are_seeded_and_leave_torchs_generator_alone():

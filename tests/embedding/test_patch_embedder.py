@@ -107,7 +107,7 @@ def test_any_image_size_works(backbone, size):
 def test_bfloat16_is_close_to_float32(images, monkeypatch, has_loops):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     if not has_loops:
-        monkeypatch.setattr("skpadim.backbones._cpu_network.has_winograd", lambda dtype: False)
+        monkeypatch.setattr("skpadim.backbones._graph.has_winograd", lambda dtype: False)
     exact = make_embedder().fit_transform(images)
     fast = make_embedder(precision="bfloat16").fit_transform(images)
     assert fast.dtype == np.float32
