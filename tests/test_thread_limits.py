@@ -11,7 +11,7 @@ import torch
 
 from skpadim._thread_limits import _local_setters, threads_limited
 from skpadim.gaussian._blocks import each_block
-from skpadim.metrics._counting import in_threads
+from skpadim.metrics._counts import in_threads
 
 # In a process of its own: once torch's number of threads is set, MKL's ways stay changed.
 SCRIPT = """

@@ -19,7 +19,7 @@ from skpadim.images._masks import (
     read_mask,
 )
 from skpadim.images._unreadable import find_problem
-from skpadim.metrics._counting import in_threads
+from skpadim.metrics._counts import in_threads
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skpadim.metrics._counting import Counts
+from skpadim.metrics._counts import Counts
 
 
 def roc_auc(counts: Counts) -> float:
@@ -31,11 +31,9 @@ def average_precision(counts: Counts) -> float:
 
 
 def f1_max(counts: Counts) -> tuple[float, float]:
-    """Highest F1 over all thresholds, and the highest threshold that reaches it.
-
-    Between two scores of anomalous pixels a lower threshold adds false positives only: none but
-    those scores can be the best.
-    """
+    """Highest F1 over all thresholds, and the highest threshold that reaches it."""
+    # Between two scores of anomalous pixels a lower threshold adds false positives only: none but
+    # those scores can be the best.
     true, false = _detected(counts)
     n_anomalous = true[0]
     false += true
@@ -47,12 +45,10 @@ def f1_max(counts: Counts) -> tuple[float, float]:
 
 
 def aupro(counts: Counts, max_fpr: float) -> float:
-    """Area under the PRO curve up to a false positive rate, over that rate.
-
-    Each threshold lifts the curve by its overlap. What lies under the lift is the rest of the
-    axis up to the limit; where normal pixels are tied, the lift is a ramp along the rates they
-    span, and the limit may cut it.
-    """
+    """Area under the PRO curve up to a false positive rate, over that rate."""
+    # Each threshold lifts the curve by its overlap. What lies under the lift is the rest of the
+    # axis up to the limit; where normal pixels are tied, the lift is a ramp along the rates they
+    # span, and the limit may cut it.
     # Thresholds ascend and rates fall: behind the first that is below the limit, all are.
     first = np.searchsorted(-counts.normal_above, -max_fpr * counts.n_normal, side="right")
     start = counts.normal_above[first:] / counts.n_normal

@@ -17,9 +17,8 @@ from skpadim.images._masks import (
     is_missing,
     read_mask,
 )
-from skpadim.metrics._accumulator import PixelMetrics
 from skpadim.metrics._geometry import Window
-from skpadim.metrics._summary import image_values
+from skpadim.metrics._pixel_metrics import PixelMetrics, image_values
 
 
 def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[str, float]:
@@ -111,22 +110,19 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
 def iter_maps_and_masks(
     detector, X, masks, anomalous=None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Window]]:
-    """Index, map, mask at its original size and window of each image, one at a time.
-
-    Parameters
-    ----------
-    detector, X, masks
-        As for :func:`evaluate`.
-    anomalous : ndarray of shape (n_samples,), bool, default=None
-        Labels that the masks must agree with.
-    """
+    """Index, map, mask as it is, and window of each image; masks must agree with `anomalous`."""
     masks = as_sequence(masks)
     if anomalous is not None and len(masks) != len(anomalous):
         raise ValueError(
             f"masks has {len(masks)} masks and y has {len(anomalous)} labels: give one of each an "
             "image; the mask of a good image can be None."
         )
-    check_has_maps(detector)
+    if not hasattr(detector, "iter_anomaly_maps"):
+        raise TypeError(
+            f"{type(detector).__name__} has no iter_anomaly_maps(X), which maps come from: give a "
+            "PadimDetector; of a search, its best_estimator_. A pipeline of PatchEmbedder and "
+            "PatchGaussian scores images, and makes no maps."
+        )
     images = paths_of(X)
     window, index = None, 0
     for batch in detector.iter_anomaly_maps(X):
@@ -165,20 +161,8 @@ def warn_of_vanished(indices: list[int]) -> None:
         )
 
 
-def check_has_maps(detector) -> None:
-    """Raise if an object makes no anomaly maps, as a pipeline or a search does not."""
-    if not hasattr(detector, "iter_anomaly_maps"):
-        raise TypeError(
-            f"{type(detector).__name__} has no iter_anomaly_maps(X), which maps come from: give a "
-            "PadimDetector; of a search, its best_estimator_. A pipeline of PatchEmbedder and "
-            "PatchGaussian scores images, and makes no maps."
-        )
-
-
 def _blank_size(path, window):
-    """Size of the zeros that stand for a missing mask.
-
-    A good image's own: at the original resolution each of its pixels counts as much as one of a
-    defective image. Where it is not known, the resized image's gives each pixel of the map one.
-    """
+    """Size of the zeros that stand for a missing mask."""
+    # A good image's own: at the original resolution each of its pixels counts as much as one of a
+    # defective image. Where it is not known, the resized image's gives each pixel of the map one.
     return (path is not None and image_size(path)) or window.resized

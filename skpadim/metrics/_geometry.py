@@ -17,21 +17,11 @@ _RAMP = 64
 
 @dataclass(frozen=True)
 class Window:
-    """The part of the resized image that maps show.
+    """The part of the resized image that maps show."""
 
-    Attributes
-    ----------
-    resized : tuple of int
-        Height and width of the resized image.
-    corner : tuple of int
-        Row and column of the window's first pixel in it.
-    size : tuple of int
-        Height and width of the window, and of the maps.
-    """
-
-    resized: tuple[int, int]
-    corner: tuple[int, int]
-    size: tuple[int, int]
+    resized: tuple[int, int]  # height and width of the resized image
+    corner: tuple[int, int]  # row and column of the window's first pixel in it
+    size: tuple[int, int]  # height and width of the window, and of the maps
 
     @classmethod
     def of(cls, detector, map_shape: tuple[int, int]) -> Window:
@@ -75,18 +65,7 @@ class Window:
         )
 
     def resize_map(self, anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Sample a map bilinearly at the pixels that :meth:`inspected` names.
-
-        Parameters
-        ----------
-        anomaly_map : ndarray of shape `size`
-        shape : tuple of int
-            Height and width of the original image.
-
-        Returns
-        -------
-        anomaly_map : ndarray
-        """
+        """Sample a map bilinearly at those pixels of an image that :meth:`inspected` names."""
         for axis, geometry in enumerate(self._axes(shape)):
             size = anomaly_map.shape[axis]
             _, centres = self._inside(*geometry)

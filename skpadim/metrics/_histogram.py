@@ -7,10 +7,12 @@ follows from the best and the worst order they could have had.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from skpadim.metrics import _curves
-from skpadim.metrics._counting import AnomalousPixels, Counts
+from skpadim.metrics._counts import AnomalousPixels, Counts
 
 # Magnitudes below 2**-32 share the bin of zero, those from 2**32 up the outermost ones.
 _LOWEST_BITS = (127 - 32) << 23
@@ -107,13 +109,11 @@ def roc_auc_error(counts: Counts) -> float:
 
 
 def average_precision_error(counts: Counts) -> float:
-    """Bound, from each bin's pixels in the best and in the worst order.
-
-    At best a bin's anomalous pixels are tied above its normal ones, and all have the precision of
-    the last; at worst they come one by one behind all normal ones, where the precision of the
-    k-th, ``(T + k) / (T + k + F)``, rises: its sum is at least its integral from zero, and at
-    least as many times the first.
-    """
+    """Bound, from each bin's pixels in the best and in the worst order."""
+    # At best a bin's anomalous pixels are tied above its normal ones, and all have the precision
+    # of the last; at worst they come one by one behind all normal ones, where the precision of
+    # the k-th, (T + k) / (T + k + F), rises: its sum is at least its integral from zero, and at
+    # least as many times the first.
     n_bin = counts.anomalous
     true = np.cumsum(n_bin[::-1])[::-1]  # with the bin
     false = counts.normal_above
@@ -136,22 +136,10 @@ def f1_max_error(counts: Counts) -> float:
 
 def aupro_error(counts: Counts, max_fpr: float) -> float:
     """Bound: the curve lies between the corners of each bin's rectangle."""
+    untied = np.zeros_like(counts.normal_tied)
     best, worst = (
-        _curves.aupro(_with_normal_above(counts, above), max_fpr)
+        _curves.aupro(replace(counts, normal_above=above, normal_tied=untied), max_fpr)
         for above in (counts.normal_above, counts.normal_above + counts.normal_tied)
     )
     estimate = _curves.aupro(counts, max_fpr)
     return max(best - estimate, estimate - worst)
-
-
-def _with_normal_above(counts, above):
-    """The same counts, with no ties and other numbers of normal pixels above."""
-    return Counts(
-        counts.thresholds,
-        counts.anomalous,
-        counts.overlap,
-        above,
-        np.zeros_like(above),
-        counts.n_normal,
-        counts.n_regions,
-    )

@@ -6,6 +6,7 @@ a device other than the CPU. Nothing here imports torch: without it there are no
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,14 +26,9 @@ _ACCEPTED = "an array (n, height, width), or a list of arrays (height, width) of
 
 @dataclass
 class Pairs:
-    """Masks and maps of the same images, of which nothing but shapes and dtypes is checked yet.
+    """Masks and maps of the same images, of which nothing but shapes and dtypes is checked yet."""
 
-    Attributes
-    ----------
-    masks, maps : array of shape (n, height, width), or list of arrays (height, width)
-    """
-
-    masks: np.ndarray | list
+    masks: np.ndarray | list  # (n, height, width), or a list of (height, width)
     maps: np.ndarray | list
 
     def __len__(self):
@@ -41,9 +37,8 @@ class Pairs:
     @property
     def n_pixels(self) -> int:
         """Number of pixels of all maps."""
-        if isinstance(self.maps, list):
-            return sum(int(np.prod(tuple(one.shape))) for one in self.maps)
-        return int(np.prod(tuple(self.maps.shape)))
+        maps = self.maps if isinstance(self.maps, list) else [self.maps]
+        return sum(math.prod(one.shape) for one in maps)
 
     def batches(self) -> list[Batch]:
         """Batches of images of one shape, in order."""
@@ -101,7 +96,7 @@ class Batch:
                 )
 
     def scores_at(self, positions: np.ndarray) -> np.ndarray:
-        """Scores of pixels, by their index in the flattened batch, as a NumPy array."""
+        """Scores of pixels, by index or mask of the flattened batch, as a NumPy array."""
         if is_tensor(self.maps):
             torch = sys.modules["torch"]
             index = torch.from_numpy(positions).to(self.maps.device)
@@ -116,26 +111,7 @@ class Batch:
 
 
 def check_pairs(y_true, y_score) -> Pairs:
-    """Check kinds, shapes and dtypes of masks and maps; pixels are checked batch by batch later.
-
-    Parameters
-    ----------
-    y_true : array or tensor of shape (n, height, width), or list of (height, width)
-        Masks.
-    y_score : array or tensor of shape (n, height, width), or list of (height, width)
-        Anomaly maps.
-
-    Returns
-    -------
-    pairs : Pairs
-
-    Raises
-    ------
-    TypeError
-        If one is a list and the other an array, or maps are not of a floating type.
-    ValueError
-        If there are no images or pixels, or shapes differ.
-    """
+    """Check kinds, shapes and dtypes of masks and maps; pixels are checked batch by batch later."""
     if isinstance(y_true, (list, tuple)) != isinstance(y_score, (list, tuple)):
         raise TypeError(
             f"y_true is {_kind(y_true)} and y_score is {_kind(y_score)}: both must be lists, or "

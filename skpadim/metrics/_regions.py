@@ -15,38 +15,15 @@ from scipy.sparse.csgraph import connected_components
 
 @dataclass
 class Regions:
-    """The regions of a batch of masks.
+    """The regions of a batch of masks, in the order of their first pixels; all are int64."""
 
-    Attributes
-    ----------
-    areas : ndarray of shape (n_regions,), int64
-        Number of pixels of each. Regions are in the order of their first pixels, row by row,
-        image by image.
-    images : ndarray of shape (n_regions,), int64
-        Index of the image each lies in.
-    positions : ndarray of shape (areas.sum(),), int64
-        Indices into the flattened masks of the pixels of the first region, of the second, ...
-    """
-
-    areas: np.ndarray
-    images: np.ndarray
-    positions: np.ndarray
+    areas: np.ndarray  # number of pixels of each
+    images: np.ndarray  # index of the image each lies in
+    positions: np.ndarray  # indices of the first region's pixels in the flattened masks, ...
 
 
 def find_regions(masks: np.ndarray, connectivity: int = 8) -> Regions:
-    """Find the connected regions of each mask.
-
-    Parameters
-    ----------
-    masks : ndarray of shape (n, height, width), bool
-        C-contiguous.
-    connectivity : {8, 4}, default=8
-        Whether pixels that touch at a corner only belong together.
-
-    Returns
-    -------
-    regions : Regions
-    """
+    """Find the connected regions of C-contiguous masks (n, height, width) of bool."""
     _, height, width = masks.shape
     rows, starts, stops = _runs(masks.reshape(-1), width)
     labels = _label_runs(rows, starts, stops, height, width, connectivity)

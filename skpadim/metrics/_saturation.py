@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from skpadim.metrics import _curves
-from skpadim.metrics._counting import (
+from skpadim.metrics._counts import (
     AnomalousPixels,
     Counts,
     check_both_kinds,
@@ -110,7 +110,7 @@ def spro_curve(
     return _curves.pro_points(_counts(y_true, y_score, saturation, connectivity))
 
 
-def saturation_areas(saturation, areas: np.ndarray) -> np.ndarray:
+def _saturation_areas(saturation, areas):
     """Saturation area of each region in pixels, float64, from what users give."""
     if isinstance(saturation, float):
         if not 0 < saturation <= 1:
@@ -132,13 +132,11 @@ def saturation_areas(saturation, areas: np.ndarray) -> np.ndarray:
 
 
 def saturated_weights(pixels: AnomalousPixels, saturation) -> np.ndarray:
-    """What each anomalous pixel adds to its region's sPRO when it is detected.
-
-    The highest scores of a region fill its saturation area one by one; the last may fill a
-    fraction, those below it add nothing.
-    """
+    """What each anomalous pixel adds to its region's sPRO when it is detected."""
+    # The highest scores of a region fill its saturation area one by one; the last may fill a
+    # fraction, those below it add nothing.
     areas = pixels.areas
-    limits = saturation_areas(saturation, areas)
+    limits = _saturation_areas(saturation, areas)
     region = np.repeat(np.arange(len(areas)), areas)
     order = np.lexsort((-pixels.scores, region))
     rank = np.arange(len(order)) - np.repeat(np.cumsum(areas) - areas, areas)

@@ -13,3 +13,8 @@ def pairs():
             mask[row : row + rng.integers(1, 9), column : column + rng.integers(1, 9)] = True
     maps = (rng.normal(size=masks.shape) + 1.5 * masks).astype(np.float32)
     return masks, maps
+
+
+@pytest.fixture
+def fitted(make_detector, good):
+    return make_detector(n_features=20).fit(good)

@@ -37,54 +37,30 @@ _PICK_PIXELS = 2**16
 
 @dataclass
 class AnomalousPixels:
-    """Scores of the anomalous pixels, region by region.
-
-    Attributes
-    ----------
-    scores : ndarray of shape (areas.sum(),)
-    areas : ndarray of shape (n_regions,), int64
-    images : ndarray of shape (n_regions,), int64
-        Index of the image of each region.
-    """
+    """Scores of the anomalous pixels, region by region."""
 
     scores: np.ndarray
-    areas: np.ndarray
-    images: np.ndarray
+    areas: np.ndarray  # pixels of each region
+    images: np.ndarray  # index of the image of each region
 
     @classmethod
     def concatenate(cls, parts: list[AnomalousPixels]) -> AnomalousPixels:
         """Pixels of several sets of images as one."""
-        return cls(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("scores", "areas", "images")
-            )
-        )
+        fields = zip(*((part.scores, part.areas, part.images) for part in parts), strict=True)
+        return cls(*map(np.concatenate, fields))
 
 
 @dataclass
 class Counts:
-    """What all metrics are computed from, at each distinct score of an anomalous pixel.
+    """What all metrics are computed from, at each distinct score of an anomalous pixel."""
 
-    Attributes
-    ----------
-    thresholds : ndarray of shape (n_thresholds,)
-        The scores, ascending.
-    anomalous : ndarray of shape (n_thresholds,), integer
-        Anomalous pixels with exactly this score.
-    overlap : ndarray of shape (n_thresholds,), float64
-        Sum over those pixels of one over the area of their region: by so much the sum over the
-        regions of their detected shares grows at this threshold.
-    normal_above, normal_tied : ndarray of shape (n_thresholds,), int64
-        Normal pixels with a higher score, and with the same.
-    n_normal, n_regions : int
-    """
-
-    thresholds: np.ndarray
-    anomalous: np.ndarray
+    thresholds: np.ndarray  # those scores, ascending
+    anomalous: np.ndarray  # anomalous pixels with exactly this score
+    # Sum over those pixels of one over the area of their region: by so much the sum over the
+    # regions of their detected shares grows at this threshold.
     overlap: np.ndarray
-    normal_above: np.ndarray
-    normal_tied: np.ndarray
+    normal_above: np.ndarray  # normal pixels with a higher score,
+    normal_tied: np.ndarray  # and with the same
     n_normal: int
     n_regions: int
 
@@ -102,14 +78,7 @@ def collect_anomalous(pairs: Pairs, connectivity: int) -> AnomalousPixels:
 
 
 def count_pairs(pairs: Pairs, connectivity: int) -> Counts:
-    """Counts of masks and maps.
-
-    Raises
-    ------
-    ValueError
-        If there is no anomalous or no normal pixel, or if masks or maps have other values than
-        they may.
-    """
+    """Counts of masks and maps; raises if they have other values than they may, or only one."""
     return count_collected(pairs, collect_anomalous(pairs, connectivity))
 
 
@@ -148,25 +117,10 @@ def check_both_kinds(n_anomalous: int, n_normal: int) -> None:
         )
 
 
-def tabulate_anomalous(
-    pixels: AnomalousPixels,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores of the anomalous pixels, and what each adds to counts and overlaps.
-
-    Parameters
-    ----------
-    pixels : AnomalousPixels
-
-    Returns
-    -------
-    thresholds : ndarray of shape (n_thresholds,), ascending
-    anomalous : ndarray of shape (n_thresholds,), integer
-        Pixels of each score.
-    overlap : ndarray of shape (n_thresholds,), float64
-        Sum over them of one over the area of their region. Pixels of the same score are added in
-        the order of those areas, so that the order of the images changes no bit.
-    """
+def tabulate_anomalous(pixels: AnomalousPixels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds, anomalous pixels and overlaps, as :class:`Counts` has them."""
     areas = np.repeat(pixels.areas, pixels.areas)
+    # Ties are added in the order of their areas: the order of the images changes no bit.
     scores, areas = _sort_by_score(pixels.scores, areas)
     starts = np.concatenate(([0], np.flatnonzero(scores[1:] != scores[:-1]) + 1))
     overlap = np.add.reduceat(1 / areas, starts)
@@ -183,19 +137,7 @@ def tabulate_scores(scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray
 
 
 def count_above_and_tied(thresholds: np.ndarray, pieces: list) -> tuple[np.ndarray, np.ndarray]:
-    """Count the scores above each threshold, and those equal to it.
-
-    Parameters
-    ----------
-    thresholds : ndarray of shape (n_thresholds,)
-        Ascending and distinct.
-    pieces : list of arrays or tensors
-        The scores, in pieces of any shape.
-
-    Returns
-    -------
-    above, tied : ndarray of shape (n_thresholds,), int64
-    """
+    """Count the scores, in pieces of any shape, above ascending thresholds and equal to them."""
     if is_tensor(pieces[0]):
         return _count_on_device(thresholds, pieces)
     n_scores = sum(piece.size for piece in pieces)
@@ -340,10 +282,7 @@ def _count_ties(scores, thresholds, left):
     n_tied = None
     for step in range(3):
         equal = scores.take(left + step, mode="clip") == thresholds
-        if step:
-            equal &= left + step < len(scores)
-        else:
-            equal &= left < len(scores)
+        equal &= left + step < len(scores)
         if not equal.any():
             return n_tied
         n_tied = equal.astype(np.int64) if n_tied is None else n_tied + equal

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skpadim.metrics import (
     PixelMetrics,
-    _counting,
+    _counts,
     _inputs,
     aupro_score,
     pixel_average_precision_score,
@@ -31,9 +31,9 @@ def test_chunks_and_blocks_count_what_a_comparison_counts(seed, n_levels, n_thre
     thresholds = np.round(rng.normal(size=n_thresholds) + shift, int(np.log10(n_levels)))
     thresholds = np.unique(thresholds.astype(np.float32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_counting, "_CHUNK_PIXELS", (1000, 3000))
-        patch.setattr(_counting, "_BLOCK_THRESHOLDS", 100)
-        above, tied = _counting.count_above_and_tied(thresholds, np.split(scores, [7, 9000]))
+        patch.setattr(_counts, "_CHUNK_PIXELS", (1000, 3000))
+        patch.setattr(_counts, "_BLOCK_THRESHOLDS", 100)
+        above, tied = _counts.count_above_and_tied(thresholds, np.split(scores, [7, 9000]))
     expected = (scores > thresholds[:, None]).sum(axis=1)
     np.testing.assert_array_equal(above, expected)
     np.testing.assert_array_equal(tied, (scores == thresholds[:, None]).sum(axis=1))
