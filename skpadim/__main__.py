@@ -477,7 +477,7 @@ def _write_map(target, path, anomaly_map, detector):
 def _benchmark(options):
     from skpadim.benchmark import markdown_table, run_benchmark
     from skpadim.benchmark._categories import find_dataset
-    from skpadim.datasets._catalogue import find_categories
+    from skpadim.datasets._layout import find_categories
 
     if not options.category:  # a mistyped folder is told before torch is imported
         find_categories(find_dataset(options.dataset), options.root)

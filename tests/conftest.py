@@ -14,7 +14,7 @@ from PIL import Image
 from skpadim import PadimDetector
 from skpadim.backbones import _weights
 from skpadim.datasets import make_defects
-from skpadim.datasets._catalogue import DATASETS
+from skpadim.datasets._public import DATASETS
 
 collect_ignore = ["guarded_loops.py"]  # a script that a test starts
 

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from skpadim.datasets._catalogue import DATASETS, DataSet, find_categories
+from skpadim.datasets._layout import DataSet, find_categories
+from skpadim.datasets._public import DATASETS
 from skpadim.images._files import ImageFileError, open_image
 from skpadim.images._masks import (
     MaskFiles,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_closing
 
 from skpadim.datasets import _parts
-from skpadim.datasets._canvas import blend, distance_to_line
+from skpadim.datasets._parts import blend, distance_to_line
 
 # The parts and the kinds of defect of each, in the order in which they take turns.
 PARTS = {
@@ -42,22 +42,7 @@ _REACH = 0.36
 
 
 def draw(part, kind, canvas, seeds, difficulty):
-    """Draw a part and the mask of its defect.
-
-    Parameters
-    ----------
-    part, kind : str
-        A key of `PARTS`; "good" or one of its kinds.
-    canvas : Canvas
-    seeds : pair of SeedSequence
-        Of the part and of its defect: the same part can be drawn with and without one.
-    difficulty : float
-
-    Returns
-    -------
-    pixels : ndarray of shape (size, size, 3), float32
-    mask : ndarray of shape (size, size), bool
-    """
+    """Pixels and mask of a part, "good" or with a kind of defect; each of the two has a seed."""
     draw_part = getattr(_parts, part)
     good = draw_part(canvas, np.random.default_rng(seeds[0]))
     if kind == "good":

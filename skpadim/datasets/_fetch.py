@@ -1,40 +1,44 @@
-"""Public data sets from the network to a folder, once."""
+"""Public data sets from the network to a folder, once: fetched, checked, unpacked.
+
+An archive is hostile until it is unpacked: nothing is written outside the folder, and the whole of
+it appears or nothing.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import urlparse
 
 from sklearn.utils import Bunch
+from tqdm.auto import tqdm
 
 from skpadim._download import download, file_sha256
-from skpadim._files import locked
-from skpadim.datasets._archives import ArchiveError, unpack
-from skpadim.datasets._catalogue import DATASETS
+from skpadim._files import folder_written_whole, locked
+from skpadim.datasets._public import DATASETS
+
+# An archive of images hardly shrinks them: what grows more than this is made to fill the disk.
+_MAX_RATIO = 20
+_MAX_BYTES = 2**28  # of archives that are too small for a ratio
+_BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where a data set can be fetched.
-
-    Attributes
-    ----------
-    url : str
-    sha256 : str
-        Of the whole archive.
-    root : str
-        Folder of the archive that holds the categories.
-    max_bytes : int
-        More than it has, with room to spare; a server that sends more is refused.
-    """
+    """Where a data set can be fetched."""
 
     url: str
     sha256: str
-    root: str = "."
-    max_bytes: int = 8 * 10**9
+    root: str = "."  # the archive's folder that holds the categories
+    max_bytes: int = 8 * 10**9  # with room to spare; a server that sends more is refused
 
     @property
     def file_name(self) -> str:
@@ -141,8 +145,7 @@ def fetch_mvtec_ad(
     >>> train = fetch_mvtec_ad("bottle", subset="train")  # doctest: +SKIP
     """
     root = _fetch("mvtec_ad", category, data_home, download_if_missing, n_retries, delay)
-    options = {"subset": subset, "return_X_y": return_X_y, "as_frame": as_frame}
-    return DATASETS["mvtec_ad"].load(root, category, **options)
+    return DATASETS["mvtec_ad"].load(root, category, subset, return_X_y, as_frame)
 
 
 def fetch_btad(
@@ -182,8 +185,7 @@ def fetch_btad(
     >>> train = fetch_btad("01", subset="train")  # doctest: +SKIP
     """
     root = _fetch("btad", category, data_home, download_if_missing, n_retries, delay)
-    options = {"subset": subset, "return_X_y": return_X_y, "as_frame": as_frame}
-    return DATASETS["btad"].load(root, category, **options)
+    return DATASETS["btad"].load(root, category, subset, return_X_y, as_frame)
 
 
 def fetch_visa(
@@ -224,8 +226,7 @@ def fetch_visa(
     >>> train = fetch_visa("candle", subset="train")  # doctest: +SKIP
     """
     root = _fetch("visa", category, data_home, download_if_missing, n_retries, delay)
-    options = {"subset": subset, "return_X_y": return_X_y, "as_frame": as_frame}
-    return DATASETS["visa"].load(root, category, **options)
+    return DATASETS["visa"].load(root, category, subset, return_X_y, as_frame)
 
 
 def _fetch(name, category, data_home, download_if_missing, n_retries, delay):
@@ -285,3 +286,106 @@ def _check_archive(path, archive):
             f"{path} is another file, or incomplete: its SHA-256 is {digest}. It was left as it "
             "is; remove it to have it fetched."
         )
+
+
+class ArchiveError(OSError):
+    """An archive cannot be unpacked; the message says why."""
+
+
+def unpack(archive: Path, folder: Path, description: str | None = None) -> None:
+    """Unpack a tar or zip archive to a new folder that appears when all of it is there.
+
+    Members are written as plain files and folders of this user, without the permissions and
+    owners that the archive records. What stops it is an :class:`ArchiveError`.
+    """
+    try:
+        with (
+            folder_written_whole(folder) as unfinished,
+            _open(archive) as members,
+            tqdm(
+                desc=description,
+                unit="B",
+                unit_scale=True,
+                disable=True if description is None else None,
+            ) as progress,
+        ):
+            n_bytes_left = _MAX_BYTES + _MAX_RATIO * archive.stat().st_size
+            for name, n_bytes, source in members:
+                # An empty file takes room, too.
+                n_bytes_left -= max(n_bytes, _BLOCK_BYTES)
+                if n_bytes_left < 0:
+                    raise ArchiveError(
+                        f"{archive} would take up more than {_MAX_RATIO} times its size: nothing "
+                        "was unpacked."
+                    )
+                target = unfinished / _check_name(archive, name)
+                if source is None:
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open(target, "wb") as file:
+                    shutil.copyfileobj(source, file, 2**20)
+                    progress.update(file.tell())
+    except ArchiveError:
+        raise
+    except OSError as error:
+        raise ArchiveError(f"{archive} cannot be unpacked to {folder} ({error}).") from error
+    except Exception as error:  # each kind of archive has errors of its own
+        raise ArchiveError(f"{archive} is damaged, or no archive ({error}).") from error
+
+
+@contextmanager
+def _open(archive) -> Iterator[Iterator[tuple]]:
+    """Names and sizes of an archive's members, each with a file to read, or None for a folder."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            yield _zip_members(archive, file)
+    else:
+        with tarfile.open(archive) as file:
+            yield _tar_members(archive, file)
+
+
+def _zip_members(archive, file):
+    for member in file.infolist():
+        mode = member.external_attr >> 16  # of Unix; 0 where another system packed it
+        if member.flag_bits & 1:
+            raise ArchiveError(
+                f"{archive} is encrypted ({member.filename!r}), and there is no password to give: "
+                "nothing was unpacked."
+            )
+        if member.is_dir():
+            yield member.filename, 0, None
+        elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+            with file.open(member) as source:
+                yield member.filename, member.file_size, source
+        else:
+            raise _neither(archive, member.filename)
+
+
+def _tar_members(archive, file):
+    for member in file:
+        if member.isdir():
+            yield member.name, 0, None
+        elif member.isreg():
+            with file.extractfile(member) as source:
+                yield member.name, member.size, source
+        else:
+            raise _neither(archive, member.name)
+
+
+def _neither(archive, name):
+    return ArchiveError(
+        f"{archive} holds {name!r}, which is neither a file nor a folder but a link or a device: "
+        "nothing was unpacked."
+    )
+
+
+def _check_name(archive, name):
+    """The member's name if it stays in the folder, on any system."""
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if path.anchor or ".." in path.parts:
+            raise ArchiveError(
+                f"{archive} holds {name!r}, which would be written outside of the folder: nothing "
+                "was unpacked."
+            )
+    return name

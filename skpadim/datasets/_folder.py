@@ -11,9 +11,16 @@ from pathlib import Path
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-from skpadim.datasets._bunch import check_subset, make_bunch
-from skpadim.datasets._layout import scan
-from skpadim.datasets._samples import GOOD, Sample, assign_masks, is_image_name, stem_of
+from skpadim.datasets._layout import (
+    GOOD,
+    Sample,
+    assign_masks,
+    check_subset,
+    is_image_name,
+    make_bunch,
+    scan,
+    stem_of,
+)
 from skpadim.images._files import IMAGE_SUFFIXES, list_images
 from skpadim.images._masks import MaskFiles
 
@@ -131,7 +138,7 @@ def load_folder(
         samples,
         return_X_y=return_X_y,
         as_frame=as_frame,
-        read=(
+        read_mask=(
             str
             if mask_threshold == _BRIGHT
             else lambda path: MaskFiles((path,), int(mask_threshold))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from scipy.ndimage import affine_transform, gaussian_filter
 from sklearn.utils import Bunch, check_random_state
 
-from skpadim.datasets._camera import photograph
-from skpadim.datasets._canvas import Canvas
+from skpadim._files import folder_written_whole
 from skpadim.datasets._defects import PARTS, draw
+from skpadim.datasets._parts import Canvas
 
 
 def make_defects(
@@ -109,7 +113,7 @@ def make_defects(
         of_part, of_defect, *of_views = np.random.SeedSequence(int(seeds[index])).spawn(2 + n_views)
         drawn = draw(part, kind, canvas, (of_part, of_defect), difficulty)
         for view, seed in enumerate(of_views, start=index * n_views):
-            data[view], masks[view] = photograph(*drawn, np.random.default_rng(seed))
+            data[view], masks[view] = _photograph(*drawn, np.random.default_rng(seed))
     kinds = np.repeat(np.array(kinds), n_views)
     return Bunch(
         data=data,
@@ -118,6 +122,70 @@ def make_defects(
         kinds=kinds,
         groups=np.repeat(np.arange(len(seeds)), n_views),
     )
+
+
+def save_defects(
+    root, category=None, *, n_train=60, n_good=30, n_defective=30, part="disc", **parameters
+) -> Path:
+    """Generate parts and write them as PNG files in the layout of MVTec AD.
+
+    ``train/good``, ``test/good`` and ``test/<kind>`` hold the images, ``ground_truth/<kind>`` a
+    mask of each defective one, ``<name>_mask.png``, 255 where defective.
+
+    Parameters
+    ----------
+    root : path
+        Folder of data sets; made where there is none.
+    category : str, default=None
+        Name of the new folder in it; `part` where it is not given.
+    n_train, n_good, n_defective : int, default=60, 30, 30
+        Number of good parts to train on, and of good and defective ones to test on.
+    part, **parameters
+        As of :func:`make_defects`.
+
+    Returns
+    -------
+    folder : Path
+        ``root/category``. It appears when it is complete.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a folder or file: nothing is overwritten.
+    ValueError
+        As :func:`make_defects`.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from skpadim.datasets import save_defects
+    >>> with TemporaryDirectory() as root:
+    ...     folder = save_defects(
+    ...         root, part="wood", n_train=2, n_good=1, n_defective=1, image_size=64
+    ...     )
+    ...     sorted(path.relative_to(root).as_posix() for path in folder.rglob("*.png"))
+    ['wood/ground_truth/scratch/000_mask.png', 'wood/test/good/000.png',
+    'wood/test/scratch/000.png', 'wood/train/good/000.png', 'wood/train/good/001.png']
+    """
+    folder = Path(root) / (part if category is None else category)
+    if os.path.lexists(folder):
+        raise FileExistsError(
+            f"{folder} exists and is not overwritten: delete it or give another category."
+        )
+    with folder_written_whole(folder) as unfinished:
+        # One draw, so that no part is both in the training and the test set.
+        parts = make_defects(n_train + n_good, n_defective, part=part, **parameters)
+        counts = {}
+        for image, mask, kind, group in zip(
+            parts.data, parts.masks, parts.kinds, parts.groups, strict=True
+        ):
+            place = "train/good" if group < n_train else f"test/{kind}"
+            name = f"{counts.setdefault(place, 0):03}"
+            counts[place] += 1
+            _write(unfinished / place / f"{name}.png", image)
+            if kind != "good":
+                _write(unfinished / "ground_truth" / kind / f"{name}_mask.png", mask * 255)
+    return folder
 
 
 def _check_defects(part, defects):
@@ -133,3 +201,33 @@ def _check_defects(part, defects):
             f"{', '.join(map(repr, PARTS[part]))}; give one, several or 'all'."
         )
     return kinds
+
+
+def _photograph(pixels, mask, rng):
+    """Photograph a part, in float colours, and its mask: pose, light, focus and noise are drawn."""
+    size = len(mask)
+    angle, zoom = np.deg2rad(rng.normal(scale=1.5)), rng.uniform(0.985, 1.015)
+    shift = rng.uniform(-0.015, 0.015, size=2) * size
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    middle = np.full(2, (size - 1) / 2)
+    pose = {"matrix": turn, "offset": middle - turn @ (middle + shift), "order": 1}
+    slope, focus = rng.uniform(-0.12, 0.12, size=2), rng.uniform(0.3, 0.5) * size / 256
+    gain = rng.uniform(0.94, 1.06) * rng.uniform(0.985, 1.015, size=3)
+    axis = (np.arange(size) / size - 0.5).astype(np.float32)
+    light = 1 + slope[0] * axis[:, None] + slope[1] * axis
+    photo = np.empty((size, size, 3), dtype=np.float32)
+    for channel in range(3):
+        moved = affine_transform(pixels[..., channel], mode="mirror", output=np.float32, **pose)
+        photo[..., channel] = gaussian_filter(moved, focus) * light * gain[channel]
+    # A sensor's noise: grows with the light, and differs a little between the colours.
+    photo += (0.004 + 0.012 * np.sqrt(np.maximum(photo, 0))) * rng.standard_normal(
+        photo.shape, dtype=np.float32
+    )
+    if mask.any():
+        mask = affine_transform(mask.astype(np.float32), mode="constant", **pose) > 0.4
+    return (255 * np.clip(photo, 0, 1)).round().astype(np.uint8), mask
+
+
+def _write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype("uint8")).save(path)

@@ -1,32 +1,73 @@
-"""How generated parts are drawn, and the faults that change a part's own shape.
+"""How generated parts are drawn, with what, and the faults that change a part's own shape.
 
 A part is a function of a canvas, a generator and, by keyword, a fault; without one it is good.
 The fault takes nothing from the generator: the same part can be drawn with it and without.
+Lengths are shares of the picture's side, so that one seed draws the same part at any size.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from skpadim.datasets._canvas import Canvas, blend, box_depth, distance_to_line
+
+class Canvas:
+    """A square picture: `x` (1, size) and `y` (size, 1) run from -0.5 (left, top) to 0.5."""
+
+    def __init__(self, size):
+        axis = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+        self.size, self.shape = size, (size, size)
+        self.x, self.y = axis[None, :], axis[:, None]
+
+    def edge(self, depth):
+        """Share of each pixel that is inside, given its depth there (negative outside)."""
+        return np.clip(depth * self.size + 0.5, 0, 1)
+
+    def noise(self, rng, scale, scale_x=None):
+        """Gaussian noise of mean 0 and variance 1, of a correlation length down and across."""
+        down, across = self._kernel(scale), self._kernel(scale_x or scale)
+        nodes = rng.standard_normal((down.shape[1], across.shape[1]), dtype=np.float32)
+        return down @ nodes @ across.T
+
+    def _kernel(self, scale):
+        """Gaussian weights (size, nodes) of nodes `scale` apart; each pixel's have norm 1."""
+        nodes = np.arange(-0.5 - 3 * scale, 0.5 + 4 * scale, scale, dtype=np.float32)
+        weights = np.exp(-(((self.y - nodes) / scale) ** 2))
+        return weights / np.linalg.norm(weights, axis=1, keepdims=True)
+
+
+def distance_to_line(x, y, points):
+    """Distance of each place (x, y) to a line through `points`, (x, y) each."""
+    nearest = np.float32(np.inf)
+    for (x0, y0), (x1, y1) in pairwise(points):
+        dx, dy = np.float32(x1 - x0), np.float32(y1 - y0)
+        u, v = x - np.float32(x0), y - np.float32(y0)
+        along = np.clip((u * dx + v * dy) / (dx**2 + dy**2 + np.float32(1e-12)), 0, 1)
+        nearest = np.minimum(nearest, (u - along * dx) ** 2 + (v - along * dy) ** 2)
+    return np.sqrt(nearest)
+
+
+def blend(below, above, share):
+    """Lay a colour or picture over another, with opacity `share` (height, width)."""
+    return below + share[..., None] * (np.asarray(above, dtype=np.float32) - below)
+
+
+def box_depth(x, y, half_width, half_height, corner=0.0):
+    """Depth of points inside a box around 0 with round corners; negative outside."""
+    dx, dy = np.abs(x) - half_width + corner, np.abs(y) - half_height + corner
+    return (
+        corner - np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) - np.minimum(np.maximum(dx, dy), 0)
+    )
 
 
 class Surface(NamedTuple):
-    """A part as drawn, before it is photographed.
+    """A part as drawn, before it is photographed."""
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (size, size, 3), float32
-        Colour in [0, 1].
-    depth : ndarray of shape (size, size), float32
-        How far inside the part's visible surface a pixel is; negative outside.
-    """
-
-    pixels: np.ndarray
-    depth: np.ndarray
+    pixels: np.ndarray  # (size, size, 3), float32: colour in [0, 1]
+    depth: np.ndarray  # (size, size): how far inside the part a pixel is; negative outside
 
 
 def disc(canvas: Canvas, rng, chip=None) -> Surface:

@@ -1,4 +1,4 @@
-"""One mask of any kind to a bool array, True where anomalous. Needs no torch.
+"""Masks of any kind to bool arrays, True where anomalous. Needs no torch.
 
 Every mask is read here, whoever asks for it, so that it means the same however it comes.
 """
@@ -15,6 +15,7 @@ from PIL import Image
 from skpadim._arrays import as_array
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._files import ImageFileError, open_image, upright, upright_size
+from skpadim.images._items import list_items
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
 ANOMALOUS_VALUES = (1, 255, 65535)
@@ -28,17 +29,10 @@ class MaskFiles:
 
     ``numpy.asarray(mask)`` is bool of shape (height, width): True where any of the files is above
     a threshold.
-
-    Parameters
-    ----------
-    paths : tuple of str
-        Image files of one size.
-    threshold : int, default=0
-        Of the files' values as they are: indices of classes, or of a palette.
     """
 
-    paths: tuple[str, ...]
-    threshold: int = 0
+    paths: tuple[str, ...]  # of one size
+    threshold: int = 0  # of the files' values as they are: indices of classes, or of a palette
 
     def __repr__(self):
         return f"<mask {', '.join(self.paths)}>"
@@ -71,21 +65,53 @@ class MaskFiles:
             raise ValueError(f"{path} {error}") from error
 
 
-def read_mask(mask, index: int) -> np.ndarray:
-    """One of several masks as bool (height, width).
+def read_masks(masks, images=None) -> list[np.ndarray | None]:
+    """Read the masks of a data set.
 
     Parameters
     ----------
-    mask : path, PIL image, MaskFiles, ndarray, tensor, nested list, or object with ``__array__``
-    index : int
-        Named in errors.
+    masks : sequence
+        ``masks`` of a loaded data set: paths of images with two values, anomalous where not
+        black, objects that become arrays, arrays, and None for good images.
+    images : sequence of the same length, or path of a folder, default=None
+        Paths of the images, ``data`` of the data set. Masks in files are checked to have their
+        sizes then, and None becomes a mask of zeros.
+
+    Returns
+    -------
+    masks : list of ndarray of shape (height, width), bool
+        True where defective. Each has the size of its file: a list, since images of one data
+        set can differ in size; ``numpy.stack`` makes an array of those that do not. Without
+        `images`, None stays None.
 
     Raises
     ------
     TypeError, ValueError
-        If it cannot be read, or it cannot be told what its values mean. It is named, and what was
-        found.
+        If a mask cannot be read, has other values, or another size than its image; or if one in a
+        file has no anomalous pixel, since None stands for good images. It is named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpadim.datasets import read_masks
+    >>> read_masks([None, np.eye(2)])
+    [None, array([[ True, False],
+           [False,  True]])]
     """
+    masks = as_sequence(masks)
+    images = [None] * len(masks) if images is None else list_items(images)
+    if len(images) != len(masks):
+        raise ValueError(
+            f"images has {len(images)} paths and masks has {len(masks)} masks: give one an image."
+        )
+    return [
+        _read_with_image(mask, image, index)
+        for index, (mask, image) in enumerate(zip(masks, images, strict=True))
+    ]
+
+
+def read_mask(mask, index: int) -> np.ndarray:
+    """One of several masks, of any kind, as bool (height, width); errors name it by its index."""
     try:
         if isinstance(mask, (str, os.PathLike)):
             with open_image(mask) as image:
@@ -141,19 +167,10 @@ def as_sequence(masks) -> Sequence:
 
 
 def check_mask_size(size: tuple[int, int], mask, image, index: int) -> None:
-    """Check that a mask in a file has the size of its image, if that is a file too.
+    """Check that a mask in a file has the size of its image, by that one's header.
 
-    Only the image's header is read. Files that Pillow does not know are let pass, as the
-    detector's own affair, and so are masks in memory, which somebody may have resized.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Height and width of the mask.
-    mask, image
-        As given.
-    index : int
-        Named in errors.
+    Files that Pillow does not know are let pass, as the detector's own affair, and so are masks in
+    memory, which somebody may have resized.
     """
     in_memory = is_missing(mask) or hasattr(mask, "dtype")
     if in_memory or not isinstance(image, (str, os.PathLike)):
@@ -168,19 +185,7 @@ def check_mask_size(size: tuple[int, int], mask, image, index: int) -> None:
 
 
 def check_agreement(array: np.ndarray, mask, index: int, is_anomalous: bool) -> None:
-    """Check that an anomalous image has a mask with anomalous pixels, and a good one none.
-
-    Parameters
-    ----------
-    array : ndarray of shape (height, width), bool
-        What was read of the mask.
-    mask
-        As given.
-    index : int
-        Named in errors.
-    is_anomalous : bool
-        What the image's label says.
-    """
+    """Check that a mask has anomalous pixels where its image is labelled so, and there alone."""
     name = mask_name(mask, index)
     if is_anomalous and is_missing(mask):
         raise ValueError(
@@ -207,17 +212,31 @@ def why_empty(mask) -> str:
 
 
 def image_size(path) -> tuple[int, int] | None:
-    """Height and width of an image file, turned as its EXIF orientation says.
-
-    Returns
-    -------
-    size : tuple of int, or None if it cannot be read as an image
-    """
+    """Height and width of an image file, upright; None if it cannot be read as an image."""
     try:
         with open_image(path) as image:
             return upright_size(image)
     except ImageFileError:
         return None
+
+
+def _read_with_image(mask, image, index):
+    """One mask, checked against its image, if that is known."""
+    if image is not None and not isinstance(image, (str, os.PathLike)):
+        raise TypeError(f"images[{index}] must be a path, not {type(image).__name__}.")
+    if is_missing(mask):
+        size = None if image is None else image_size(image)
+        if image is not None and size is None:
+            raise ValueError(f"images[{index}] ({image}) cannot be read as an image.")
+        return None if image is None else np.zeros(size, bool)
+    array = read_mask(mask, index)
+    check_mask_size(array.shape, mask, image, index)
+    if is_in_files(mask) and not array.any():
+        raise ValueError(
+            f"{mask_name(mask, index)} has no anomalous pixel: {why_empty(mask)}. If its image is "
+            "good, give None for its mask; else correct it, or leave the image out."
+        )
+    return array
 
 
 def _read_array(array, name):
@@ -260,11 +279,9 @@ def _read_picture(image):
 
 
 def _is_black_and_white(values, found):
-    """Whether values that are neither dark nor bright are but noise and soft edges.
-
-    Noise of compression and blurred edges make many values, and no area of one value that is far
-    from black and white, as classes do; and of a photograph most pixels are far from both.
-    """
+    """Whether values that are neither dark nor bright are but noise and soft edges."""
+    # Noise of compression and blurred edges make many values, and no area of one value that is
+    # far from black and white, as classes do; and of a photograph most pixels are far from both.
     white = np.iinfo(values.dtype).max
     noise = white // 8
     if found[-1] <= white // 2:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skpadim.datasets._catalogue import DATASETS
+from skpadim.datasets._public import DATASETS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the scripts are not here")

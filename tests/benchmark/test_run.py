@@ -15,7 +15,7 @@ from skpadim import PadimDetector
 from skpadim.__main__ import main
 from skpadim.benchmark import _run, read_results, run_benchmark
 from skpadim.datasets import load_mvtec_ad
-from skpadim.datasets._catalogue import DATASETS
+from skpadim.datasets._public import DATASETS
 from skpadim.metrics import evaluate
 
 SMALL = ["--backbone", "filter_bank", "--image-size", "64", "--crop-size", "none"]

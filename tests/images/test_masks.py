@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from skpadim.datasets import read_masks
+from skpadim.datasets import load_mvtec_loco, load_visa, read_masks
+from skpadim.datasets._public import DATASETS
 from skpadim.images._masks import MaskFiles, image_size, read_mask
 from skpadim.metrics import aupro_scorer, evaluate
 
@@ -294,3 +295,71 @@ def test_blurred_edges_are_divided_in_the_middle(tmp_path):
     soft = grey(255).filter(ImageFilter.GaussianBlur(1))
     soft.save(tmp_path / "soft.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "soft.png", 0), np.asarray(soft) > 127)
+
+
+class Blank:
+    """A detector of somebody else's whose maps are zeros."""
+
+    def iter_anomaly_maps(self, X):
+        for _ in range(len(X)):
+            yield np.zeros((1, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize("name", ["mvtec_ad", "visa", "mvtec_loco"])
+def test_masks_of_another_size_are_named_with_their_images(make_data_set, name):
+    category = DATASETS[name].categories[0]
+    test = DATASETS[name].load(make_data_set(name, categories=[category]), category, subset="test")
+    index = int(np.flatnonzero(test.target == -1)[0])
+    path = getattr(test.masks[index], "paths", [test.masks[index]])[0]
+    Image.new("L", (10, 7), 255).save(path)
+    message = (
+        f"masks[{index}] ({test.masks[index]}) is 7 x 10 pixels (height x width) and its image "
+        f"{test.data[index]} is 48 x 64"
+    )
+    X = {"list": list(test.data), "series": test.data, "frame": test.frame[["path"]]}
+    for images in X.values():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            evaluate(Blank(), images, test.target, test.masks)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read_masks(test.masks, images)
+
+
+def test_the_masks_of_an_image_must_have_one_size(make_mvtec_loco):
+    root = make_mvtec_loco(categories=["pushpins"])
+    test = load_mvtec_loco(root, "pushpins", subset="test")
+    mask = next(mask for mask in test.masks if mask is not None and len(mask.paths) == 2)
+    Image.new("L", (10, 7), 255).save(mask.paths[1])
+    with pytest.raises(ValueError, match=r"001.png is 7 x 10 pixels and .*000.png is 48 x 64"):
+        np.asarray(mask)
+    with pytest.raises(ValueError, match=r"masks\[\d+\] cannot be read: .*the masks of one image"):
+        read_masks(test.masks)
+
+
+def test_broken_masks_are_named(make_visa):
+    test = load_visa(make_visa(categories=["candle"]), "candle", subset="test")
+    with open(test.masks.iloc[-1].paths[0], "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match=r"masks\[4\] cannot be read: .*002.png cannot be read"):
+        read_masks(test.masks)
+
+
+def test_read_masks_wants_one_image_a_mask(tmp_path):
+    Image.new("L", (5, 4)).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    assert read_masks([None]) == [None]
+    assert read_masks([None], [path])[0].shape == (4, 5)
+    with pytest.raises(ValueError, match="images has 1 paths and masks has 2 masks"):
+        read_masks([None, None], [path])
+    with pytest.raises(TypeError, match=r"images\[0\] must be a path, not ndarray"):
+        read_masks([None], np.zeros((1, 4, 5)))
+    with pytest.raises(ValueError, match=r"images\[0\] \(nowhere.png\) cannot be read as an image"):
+        read_masks([None], ["nowhere.png"])
+
+
+def test_the_orientation_of_photographs_counts(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("L", (6, 4)).save(tmp_path / "image.jpg", exif=exif)
+    Image.new("L", (4, 6), 255).save(tmp_path / "mask.png")
+    (mask,) = read_masks([str(tmp_path / "mask.png")], [str(tmp_path / "image.jpg")])
+    assert mask.shape == (6, 4)

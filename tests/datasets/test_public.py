@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +14,15 @@ from PIL import Image
 from sklearn.model_selection import cross_validate
 
 from skpadim import PadimDetector
-from skpadim.datasets import load_mvtec_ad, load_mvtec_loco, load_visa, read_masks
-from skpadim.datasets._catalogue import DATASETS, find_categories
+from skpadim.datasets import (
+    load_mvtec_ad,
+    load_mvtec_ad_2,
+    load_mvtec_loco,
+    load_visa,
+    read_masks,
+)
+from skpadim.datasets._layout import find_categories
+from skpadim.datasets._public import DATASETS
 from skpadim.metrics import aupro_scorer, evaluate
 
 N_TRAIN = 6
@@ -197,6 +205,66 @@ def test_categories_are_found_by_layout_in_the_usual_order(make_mvtec_ad, make_v
     assert find_categories(DATASETS["visa"], root) == ["candle", "pcb1"]
 
 
+def test_masks_of_loco_must_be_there(make_mvtec_loco):
+    root = make_mvtec_loco(categories=["pushpins"])
+    truth = root / "pushpins/ground_truth/logical_anomalies"
+    for path in (truth / "000").glob("*.png"):
+        path.unlink()
+    with pytest.raises(ValueError, match="logical_anomalies/000 has no images"):
+        load_mvtec_loco(root, "pushpins")
+    shutil.rmtree(truth / "000")
+    with pytest.raises(FileNotFoundError, match=r"000.png has no masks: there is no folder .*000"):
+        load_mvtec_loco(root, "pushpins")
+
+
+def test_private_images_that_are_not_there_are_told(make_mvtec_ad_2):
+    root = make_mvtec_ad_2(categories=["can"])
+    shutil.rmtree(root / "can/test_private")
+    with pytest.raises(FileNotFoundError, match="can/test_private does not exist"):
+        load_mvtec_ad_2(root, "can", subset="test_private")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("object,split", "class,split", ValueError, "has no column object: its columns are class"),
+        ("split,label,image,mask", "a,b,c,d", ValueError, "no column split, label, image, mask"),
+        ("object,split", ",", ValueError, "has no column object, split"),
+        ("0003.JPG", "9999.JPG", FileNotFoundError, "1 files that do not exist.*9999.JPG"),
+        ("Masks/Anomaly", "Masks/Anom", FileNotFoundError, "3 files.*Masks/Anom/000.png"),
+        (
+            ",train,normal",
+            ",train,fine",
+            ValueError,
+            "line [0-9]+: label is 'fine'; it must be 'no",
+        ),
+        (",train,normal", ",fit,normal", ValueError, "line 2: split is 'fit'; it must be 'train'"),
+        (
+            "candle/Data/Masks/Anomaly/001.png",
+            "",
+            ValueError,
+            "001.JPG is an anomaly and has no ma",
+        ),
+        ("candle/Data/Images/Normal/0003.JPG,", "", ValueError, "line [0-9]+: image is empty"),
+        ("candle,", "candles,", ValueError, "has no rows whose object is 'candle'"),
+    ],
+)
+def test_split_files_of_visa_are_checked(make_visa, old, new, error, message):
+    root = make_visa(categories=["candle"])
+    path = root / "split_csv/1cls.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(error, match=message) as caught:
+        load_visa(root, "candle")
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_missing_split_file_of_visa_is_told(make_visa):
+    root = make_visa(categories=["candle"])
+    os.remove(root / "split_csv/1cls.csv")
+    with pytest.raises(FileNotFoundError, match="1cls.csv does not exist: it divides VisA"):
+        load_visa(root, "candle")
+
+
 def test_importing_the_loaders_does_not_import_torch():
-    code = "import sys, skpadim.datasets._catalogue; sys.exit('torch' in sys.modules)"
+    code = "import sys, skpadim.datasets._public; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
