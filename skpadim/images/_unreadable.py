@@ -65,7 +65,7 @@ def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
 
     For when it is known that some cannot be read: it takes as long as reading them all.
     """
-    from skpadim._images import read_ahead
+    from skpadim.images._batches import read_ahead
 
     batches = read_ahead(lambda index: find_problem(paths[index]), len(paths), _BATCH_SIZE)
     return [problem for batch in batches for problem in batch]
