@@ -18,7 +18,7 @@ import pandas as pd
 
 from skpadim.benchmark import read_results
 from skpadim.benchmark._categories import find_dataset
-from skpadim.benchmark._tables import TITLES, lines_of
+from skpadim.benchmark._results import TITLES, lines_of
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "doc" / "accuracy.md"

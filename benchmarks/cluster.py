@@ -37,6 +37,7 @@ from PIL import Image
 
 from skpadim import PadimDetector
 from skpadim._learning import learn, part_size
+from skpadim._padim import make_embedder
 from skpadim._scoring import MapMaker, chunk_size, score_images
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._moments import Moments
@@ -98,7 +99,7 @@ def seconds_of(work):
 
 def measure_parts(paths):
     """Seconds and bytes that the cost model is made of, with one thread."""
-    embedder = make_detector()._make_embedder().fit()
+    embedder = make_embedder(make_detector())
     images = Images(paths)
     with parallel_config("sequential"):
         torch.set_num_threads(1)
@@ -189,7 +190,7 @@ def main():
         ):
             print_row(name, f"{parts[key] * factor:.3g}", unit)
 
-        embedder = make_detector()._make_embedder().fit()
+        embedder = make_embedder(make_detector())
         predicted, *_ = predict(parts, options.check, 2, embedder)
         measured, _ = seconds_of(lambda: fit_on_cluster(paths[: options.check]))
         print(

@@ -578,3 +578,9 @@ def _good_images(X, y, groups=None, min_images=1):
         return images, groups, names
     good = find_good(y, len(images), at_least=min_images)
     return images.take(good), groups if groups is None else groups[good], names
+
+
+def make_embedder(detector: PadimDetector) -> PatchEmbedder:
+    """A fitted embedder with the parameters of a detector, all of which are checked."""
+    detector._validate_params()
+    return detector._make_embedder().fit()

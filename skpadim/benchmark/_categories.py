@@ -19,32 +19,18 @@ from skpadim.images._masks import (
     is_missing,
     read_mask,
 )
-from skpadim.images._unreadable import find_problem
-from skpadim.metrics._counts import in_threads
+from skpadim.images._unreadable import find_problems
 
 
 @dataclass(frozen=True)
 class Category:
-    """Paths of a category's images.
-
-    Attributes
-    ----------
-    name : str
-    train : list of str
-        Good images to fit on.
-    test : list of str
-        Images to evaluate on.
-    target : ndarray of shape (len(test),), int
-        +1 good, -1 defective.
-    masks : list of length len(test)
-        As :func:`skpadim.metrics.evaluate` takes them.
-    """
+    """Paths of a category's images."""
 
     name: str
-    train: list[str]
+    train: list[str]  # good ones
     test: list[str]
-    target: np.ndarray
-    masks: list
+    target: np.ndarray  # +1 good, -1 defective, and
+    masks: list  # as evaluate takes them: one for each in `test`
 
     def __len__(self):
         return len(self.train) + len(self.test)
@@ -62,18 +48,9 @@ class Category:
         return self
 
     def without_unreadable(self) -> tuple[Category, list[str]]:
-        """The same without images that cannot be read, or whose masks cannot.
-
-        Returns
-        -------
-        category : Category
-        problems : list of str
-            What is wrong with each image that was left out.
-        """
-        train = in_threads(_problem_of_image, list(self.train))
-        anomalous = self.target == -1
-        pairs = zip(self.test, self.masks, anomalous, range(len(self.masks)), strict=True)
-        test = in_threads(lambda pair: _problem_of_pair(*pair), list(pairs))
+        """The same without images that can't be used, and what is wrong with each of these."""
+        train, test = _problems_of_images(self.train), _problems_of_images(self.test)
+        test = [problem or self._problem_of_mask(index) for index, problem in enumerate(test)]
         kept = [index for index, problem in enumerate(test) if problem is None]
         readable = replace(
             self,
@@ -83,6 +60,18 @@ class Category:
             masks=[self.masks[index] for index in kept],
         )
         return readable, [problem for problem in train + test if problem]
+
+    def _problem_of_mask(self, index):
+        image, mask = self.test[index], self.masks[index]
+        if is_missing(mask):
+            return None
+        try:
+            array = read_mask(mask, index)
+            check_mask_size(array.shape, mask, image, index)
+            check_agreement(array, mask, index, self.target[index] == -1)
+        except (OSError, ValueError) as error:
+            return f"{image} has a mask that cannot be used: {error}"
+        return None
 
 
 def find_dataset(name: str) -> DataSet:
@@ -99,23 +88,7 @@ def find_dataset(name: str) -> DataSet:
 def load_categories(
     dataset: DataSet, root, names: str | Sequence[str] | None = None
 ) -> list[Category]:
-    """List the images of categories, in the data set's usual order.
-
-    Names of files are read, and headers of masks and defective images.
-
-    Parameters
-    ----------
-    dataset : DataSet
-    root : path
-    names : str or sequence of str, default=None
-        Categories; None means all that are there.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError, TypeError, ValueError
-        If a category or a mask is missing, a mask has another size than its image, or a category
-        has no images of some kind.
-    """
+    """Images of some or all categories, in the usual order: by names of files, headers of masks."""
     if names is not None:
         names = list(dict.fromkeys([names] if isinstance(names, str) else names))
         if not names:
@@ -160,18 +133,8 @@ def _stored_size(path):
         return None
 
 
-def _problem_of_image(path):
-    problem = find_problem(path)
-    return problem and f"{path} {problem}"
-
-
-def _problem_of_pair(path, mask, is_anomalous, index):
-    problem = _problem_of_image(path)
-    if problem is None and not is_missing(mask):
-        try:
-            array = read_mask(mask, index)
-            check_mask_size(array.shape, mask, path, index)
-            check_agreement(array, mask, index, is_anomalous)
-        except (OSError, ValueError) as error:
-            return f"{path} has a mask that cannot be used: {error}"
-    return problem
+def _problems_of_images(paths):
+    return [
+        problem and f"{path} {problem}"
+        for path, problem in zip(paths, find_problems(paths), strict=True)
+    ]

@@ -14,8 +14,15 @@ from sklearn.base import clone
 from skpadim._files import check_output_file
 from skpadim._progress import progress_of
 from skpadim.benchmark._categories import Category, category_order, find_dataset, load_categories
-from skpadim.benchmark._results import FIGURES, add_row, in_order, read_matching
-from skpadim.benchmark._setting import machine, settings_of, versions
+from skpadim.benchmark._results import (
+    COUNTS,
+    FIGURES,
+    add_row,
+    in_order,
+    machine,
+    read_matching,
+    settings_of,
+)
 from skpadim.metrics import evaluate
 
 if TYPE_CHECKING:
@@ -139,7 +146,7 @@ def run_benchmark(
 
 def _prepare(detector, dataset, seed, resolution, output):
     """The detector to clone, and the setting of all rows; a wrong parameter is told here."""
-    from skpadim import PadimDetector
+    from skpadim._padim import PadimDetector, make_embedder
 
     detector = PadimDetector() if detector is None else detector
     if not isinstance(detector, PadimDetector):
@@ -150,12 +157,11 @@ def _prepare(detector, dataset, seed, resolution, output):
             "could be known by: give a backbone by name, or leave output out."
         )
     detector = clone(detector).set_params(random_state=seed, calibration=None, verbose=0)
-    detector._validate_params()
-    embedder = detector._make_embedder().fit()
+    embedder = make_embedder(detector)
     if isinstance(detector.backbone, str):
         # "auto" must not mean one thing now and another an hour later.
         detector.set_params(backbone=embedder.backbone_)
-    return detector, settings_of(dataset, detector, embedder, seed, resolution) | versions()
+    return detector, settings_of(dataset, detector, embedder, seed, resolution)
 
 
 def _rows_done(output, setting, plan):
@@ -164,10 +170,7 @@ def _rows_done(output, setting, plan):
     n_images = {category.name: len(category) for category in plan}
     rows = [row for row in rows if row["category"] in n_images]
     for row in rows:
-        n_before = sum(
-            row[name] for name in ("n_train", "n_test_good", "n_test_defective", "n_skipped")
-        )
-        name = row["category"]
+        name, n_before = row["category"], sum(row[count] for count in COUNTS)
         if n_before != n_images[name]:
             raise ValueError(
                 f"{output} has category {name!r} with {n_before} images, and it has "

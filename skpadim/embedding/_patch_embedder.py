@@ -165,6 +165,8 @@ class PatchEmbedder(
         Projection matrix; only for ``projection="semi_orthogonal"``.
     n_features_out_ : int
         Length of an embedding.
+    image_size_ : tuple of int
+        Height and width that images are resized to.
     input_size_ : tuple of int
         Height and width of the network's input, after the crop.
     grid_ : tuple of int
@@ -269,7 +271,7 @@ class PatchEmbedder(
         self.layers_ = layers
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
-        self._image_size, self.input_size_, self.grid_ = size, crop, grid
+        self.image_size_, self.input_size_, self.grid_ = size, crop, grid
         self._ready, self._selections = {}, {}
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
@@ -362,7 +364,7 @@ class PatchEmbedder(
         images : tensor of shape (..., 3, height, width)
         """
         check_is_fitted(self)
-        return fit_to_size(images, self._image_size, self.input_size_)
+        return fit_to_size(images, self.image_size_, self.input_size_)
 
     def new_embeddings(
         self, n_images: int, device: torch.device | str | None = None
@@ -497,7 +499,7 @@ class PatchEmbedder(
         if self.memory is not None:
             yield from self._iter_remembered(images, device, rows)
             return
-        sizes = self._image_size, self.input_size_
+        sizes = self.image_size_, self.input_size_
         batches = image_batches(images, int(self.batch_size), *sizes, device)
         for pixels in batches:
             yield self.embed(pixels, device, rows.take(len(pixels)))
@@ -519,7 +521,7 @@ class PatchEmbedder(
                 maps = cache.load(entry, chosen)
                 if maps is not None:
                     return entry, reduce(maps), None
-                return entry, None, images.read(index, self._image_size, self.input_size_)
+                return entry, None, images.read(index, self.image_size_, self.input_size_)
             except UnreadableImageError as error:
                 return None, None, images.skip(error, index, self.input_size_)
 
@@ -542,7 +544,7 @@ class PatchEmbedder(
     def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
         network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
-        settings = (network, self._image_size, self.input_size_, self.precision, device.type)
+        settings = (network, self.image_size_, self.input_size_, self.precision, device.type)
         return FeatureCache(self.memory, settings)
 
     def _kept(self):
