@@ -22,20 +22,7 @@ but for images that could not be read (--on-error skip); 130 interrupted (Ctrl-C
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code.
-
-    Parameters
-    ----------
-    arguments : list of str, default=None
-        As on the command line, without the program's name.
-
-    Returns
-    -------
-    code : int
-        0 on success, 1 on an error, which is told on the standard error, 3 if `fit` or `score` is
-        done but for images that were skipped, 130 after Ctrl-C; argparse exits with 2 if the
-        command line is wrong.
-    """
+    """Run the command, with the command line's arguments by default; returns its exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     _let_threads_sleep()
     max_pixels = Image.MAX_IMAGE_PIXELS
@@ -72,11 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _let_threads_sleep():
-    """Have the threads of torch's OpenMP library wait asleep, unless the user has said how.
-
-    Before torch is imported. Threads that wait actively, as some of these libraries let them, take
-    the cores from whatever else runs.
-    """
+    """Have the threads of torch's OpenMP library wait asleep, unless the user has said how."""
+    # Before torch is imported. Threads that wait actively, as some of these libraries let them,
+    # take the cores from whatever else runs.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # GNU
         os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel, LLVM
@@ -104,10 +89,8 @@ def _parse(arguments):
 
 
 def _join_sizes(arguments):
-    """The same arguments with "--image-size H W" as "--image-size HxW".
-
-    argparse would take whatever follows for the width, or ask for both numbers.
-    """
+    """The same arguments with "--image-size H W" as "--image-size HxW"."""
+    # argparse would take whatever follows for the width, or ask for both numbers.
     joined = []
     for word in arguments:
         is_width = joined[-2:-1] in (["--image-size"], ["--crop-size"])
@@ -464,7 +447,7 @@ def _write_map(target, path, anomaly_map, detector):
     """Write the map of an image, coloured up to one and a half times the threshold."""
     import numpy as np
 
-    from skpadim._map_pictures import write_map
+    from skpadim._demo import write_map
     from skpadim.images._batches import Images
     from skpadim.images._read import to_float
 

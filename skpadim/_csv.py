@@ -30,15 +30,7 @@ def plain_text(cell: str) -> str:
 
 
 def write_csv(table: pd.DataFrame, file) -> None:
-    """Write a table, all its texts and paths as :func:`safe_text`.
-
-    Parameters
-    ----------
-    table : DataFrame
-    file : path or binary file
-        A stream of text, such as ``sys.stdout``, cannot take names that are not UTF-8; its
-        ``buffer`` can.
-    """
+    """Write a table to a path or binary file, all its texts and paths as :func:`safe_text`."""
     table = table.rename(columns=_safe_cell)
     for name, column in table.items():
         if not pd.api.types.is_numeric_dtype(column):
@@ -56,13 +48,7 @@ def write_csv(table: pd.DataFrame, file) -> None:
 
 
 def read_csv(path) -> pd.DataFrame:
-    """Read a table that :func:`write_csv` wrote; all cells are text, as it was.
-
-    Raises
-    ------
-    ValueError
-        If it is not a CSV file.
-    """
+    """Read a table that :func:`write_csv` wrote; all cells are text, as it was."""
     table = pd.read_csv(
         path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
     )
@@ -72,10 +58,8 @@ def read_csv(path) -> pd.DataFrame:
 
 
 def infer_types(table: pd.DataFrame) -> pd.DataFrame:
-    """Give columns of objects the types that pandas infers, where its text type can hold them.
-
-    That type takes no text that is not UTF-8 if PyArrow is installed, and `DataFrame` raises then.
-    """
+    """Give columns of objects the types that pandas infers, where its text type can hold them."""
+    # That type takes no text that is not UTF-8 if PyArrow is installed, and `DataFrame` raises.
     for name, column in table.items():
         with suppress(UnicodeEncodeError):
             table[name] = column.infer_objects()

@@ -1,4 +1,4 @@
-"""The demonstration: fit on generated good parts, find generated defects, draw what was found."""
+"""The demonstration, and how anomaly maps are drawn in it and for `skpadim score --maps`."""
 
 from __future__ import annotations
 
@@ -10,35 +10,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from PIL.Image import registered_extensions
 from sklearn.metrics import roc_auc_score
 
 from skpadim._files import written_whole
-from skpadim._map_pictures import colour_map, side_by_side
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
 
 PARTS = ("capsule", "leather")  # an object and a texture
 N_TRAIN, N_GOOD, N_DEFECTIVE = 80, 40, 40
+# Anchors of a colour scale whose lightness rises evenly from black to pale yellow.
+_COLOURS = np.array(
+    [(0, 0, 4), (50, 10, 94), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26),
+     (252, 255, 164)]
+)  # fmt: skip
 
 
 def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
-    """Fit, score, print a table and write a picture.
-
-    Parameters
-    ----------
-    output : Path
-        File of the picture (PNG).
-    verbose : int, default=1
-        Above 0, tell the progress on the standard error.
-
-    Returns
-    -------
-    table : DataFrame
-        For each part a row a kind of defect and one for all together.
-    """
+    """Fit on good parts, score others, print the table of each kind of defect, write a picture."""
     start = time.perf_counter()
     # At once, whatever buffers there are.
     tell = partial(print, file=sys.stderr, flush=True) if verbose else lambda text: None
@@ -120,7 +111,27 @@ def _draw(part, test, maps, scores, labels, masks, detector):
             f"{part}, {kind}: score {scores[index]:.2f}, "
             f"threshold {detector.offset_:.2f}: {verdict}"
         )
-    return side_by_side(rows, ["image", "anomaly map", "mask (truth)"], captions)
+    return _grid_of(rows, ["image", "anomaly map", "mask (truth)"], captions)
+
+
+def _grid_of(rows, titles, labels):
+    """Pictures of one size in a grid, with a title over each column and a label below each row."""
+    height, width = rows[0][0].shape[:2]
+    gap, line = 8, 18
+    sheet = Image.new(
+        "RGB",
+        (len(titles) * (width + gap) + gap, line + len(rows) * (height + line + gap) + gap),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((gap + column * (width + gap), 4), title, fill="black")
+    for row, (pictures, label) in enumerate(zip(rows, labels, strict=True)):
+        top = line + row * (height + line + gap)
+        for column, picture in enumerate(pictures):
+            sheet.paste(Image.fromarray(picture), (gap + column * (width + gap), top))
+        draw.text((gap, top + height + 2), label, fill="black")
+    return sheet
 
 
 def _beside(pictures):
@@ -132,3 +143,21 @@ def _beside(pictures):
         sheet.paste(picture, (left, 0))
         left += picture.width
     return sheet
+
+
+def colour_map(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Colour a map (uint8), `low` and below black, `high` and above pale yellow."""
+    position = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1) * (len(_COLOURS) - 1)
+    anchors = np.arange(len(_COLOURS))
+    channels = [np.interp(position, anchors, _COLOURS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def write_map(target: Path, anomaly_map: np.ndarray, image: np.ndarray, high: float) -> None:
+    """Write a map twice: its values as .tiff; and, beside the image, in colours from 0 as .png."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    coloured = np.hstack([image, colour_map(anomaly_map, 0, high)])
+    for pixels, suffix in ((anomaly_map, "tiff"), (coloured, "png")):
+        # The suffix comes after that of the image: a.png and a.jpg must not overwrite each other.
+        with written_whole(target.with_name(f"{target.name}.{suffix}"), durable=False) as part:
+            Image.fromarray(pixels).save(part, format=suffix)

@@ -15,21 +15,11 @@ _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes f
 
 
 class GivenImages(NamedTuple):
-    """Images, each once.
+    """Images, each once."""
 
-    Attributes
-    ----------
-    paths : list of Path
-        In the order in which they were given; those of a folder sorted.
-    root : Path
-        The folder, absolute, that all lie in or below: by their names from there they differ.
-    folders : list of Path
-        Those that were given.
-    """
-
-    paths: list[Path]
-    root: Path
-    folders: list[Path]
+    paths: list[Path]  # in the order in which they were given; those of a folder sorted
+    root: Path  # absolute; all lie in it or below, and differ by their names from there
+    folders: list[Path]  # those that were given
 
     def relative(self, path: Path) -> Path:
         """The name of an image from `root`."""
@@ -37,25 +27,9 @@ class GivenImages(NamedTuple):
 
 
 def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenImages:
-    """Find the images that were named.
+    """Find the images of folders, files, and lists of them: `list_name`, and standard input at "-".
 
-    Files of a folder that are left out for their suffix are told in a warning.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Folders, which are searched with their subfolders, and files; "-" is a list of more on the
-        standard input.
-    list_name : str, default=None
-        A file that lists more, one a line, or "-".
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no folder or file of a name. Those in lists are not looked for here: they may
-        be gone by the time that they are read, too.
-    ValueError
-        If nothing was named, or a folder has no images.
+    What lists name is not looked for here: it may be gone by the time that it is read, too.
     """
     names = list(names)
     lists = [name for name in names if name == "-"] + ([list_name] if list_name else [])

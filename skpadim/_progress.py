@@ -11,17 +11,7 @@ SECONDS_BETWEEN_LINES = 5
 
 
 def progress_of(total: int | None, description: str | None, verbose: int = 1):
-    """What shows how many images are done; a context with ``update(n)``, as tqdm's are.
-
-    Parameters
-    ----------
-    total : int or None
-        Number of images; None where it is not known.
-    description : str or None
-        What is done with them; with None or "", nothing is shown.
-    verbose : int, default=1
-        At 0, nothing is shown.
-    """
+    """What shows how many images are done, if anything; a context with ``update(n)`` as tqdm's."""
     if not (verbose and description):
         return tqdm(disable=True)
     if sys.stderr.isatty():

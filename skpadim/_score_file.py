@@ -18,37 +18,15 @@ class ScoreFile:
     """Rows of scores on their way to a file or to the standard output.
 
     An earlier file stays until there are rows to replace it with. After that, what is in the file
-    is whole rows, but for the last one where the system stopped in the middle of it.
-
-    Parameters
-    ----------
-    path : Path or None
-        None for the standard output.
-    offset : float or None
-        The model's threshold, if it has one.
-    has_errors : bool
-        Whether there is a column of errors.
-    resume : bool
-        Go on with the file, if there is one.
-
-    Attributes
-    ----------
-    rows : dict of str to dict
-        By the path of the image: those read from the file and those added.
-    n_read : int
-        How many of them were in the file.
-
-    Raises
-    ------
-    ValueError
-        If the file to go on with is not one of scores by this model; it is left as it is.
+    is whole rows, but for the last one where the system stopped in the middle of it. One to go on
+    with must be of scores by this model, or is refused and left as it is.
     """
 
     def __init__(self, path: Path | None, offset: float | None, has_errors: bool, resume: bool):
-        self.path, self.offset = path, offset
+        self.path, self.offset = path, offset  # None: to the standard output; a model without one
         columns = ["path", "score"] + ["decision", "label"] * (offset is not None)
         self.columns = [*columns, "error"] if has_errors else columns
-        self.rows: dict[str, dict] = {}
+        self.rows: dict[str, dict] = {}  # by the image's path: those of the file and those added
         self._sink = None
         if resume and path.is_file() and path.stat().st_size:
             self._read()
