@@ -7,6 +7,9 @@ their number.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +29,18 @@ from skpadim._scoring import (
 )
 from skpadim._shared_rows import SharedRows
 from skpadim._workers import count_workers, map_chunks
-from skpadim.calibration._digests import image_digests
-from skpadim.calibration._groups import rows_by_group_size
+from skpadim.calibration._training_samples import (
+    content_digest,
+    digests_of,
+    rows_by_group_size,
+    sample_digests,
+    values_digest,
+)
 from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._leave_one_out import TrainingDistances, training_distances
 from skpadim.gaussian._moments import Moments, Samples, state_of
 from skpadim.images._batches import Images
+from skpadim.images._files import ImageFileError, open_regular
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
 # a second pass over the images. On a GPU a part of the memory that is free may be more.
@@ -282,3 +291,26 @@ def _max_embeddings_bytes(embedder):
 
 def _bytes_per_image(embedder):
     return 4 * embedder.grid_[0] * embedder.grid_[1] * embedder.n_features_out_
+
+
+def image_digests(items: Sequence) -> np.ndarray:
+    """Digests (n_images,) of all of the content of images.
+
+    Of a file that is all of its bytes, whatever its name; of an array or PIL image its pixels. A
+    file and the array read from it do not compare.
+    """
+    if isinstance(items, torch.Tensor):
+        return sample_digests(items)
+    return digests_of(_image_digest, items)
+
+
+def _image_digest(image):
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            with open_regular(image) as file:
+                return content_digest(iter(partial(file.read, 2**20), b""))
+        except ImageFileError as error:
+            raise ImageFileError(f"{os.fspath(image)} {error}") from error
+    if isinstance(image, torch.Tensor):
+        image = image.to(torch.float32).numpy(force=True)
+    return values_digest(np.asarray(image, dtype=np.float32))

@@ -12,14 +12,11 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._learning import learn, score_training_images
+from skpadim._learning import image_digests, learn, score_training_images
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
 from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
 from skpadim._torch_state import own_torch_state
-from skpadim.calibration._digests import image_digests, warn_of_learned_samples
-from skpadim.calibration._groups import check_groups
-from skpadim.calibration._labels import find_good
 from skpadim.calibration._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
@@ -28,6 +25,11 @@ from skpadim.calibration._threshold import (
     held_out_threshold,
     p_values_of,
     renewed_threshold,
+)
+from skpadim.calibration._training_samples import (
+    check_groups,
+    find_good,
+    warn_of_learned_samples,
 )
 from skpadim.embedding._patch_embedder import (
     EMBEDDING_CONSTRAINTS,

@@ -1,12 +1,14 @@
 """What a detector learns from its images: held once, and never what cannot be scored."""
 
+import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from skpadim._learning import learn
+from skpadim._learning import image_digests, learn
 from skpadim.images._batches import Images
 
 # Enough images for moments, and so few that they are kept.
@@ -84,3 +86,37 @@ def test_features_without_distances_in_float32_are_an_error(make_detector, facto
     if not np.isfinite(factor):
         with pytest.raises(ValueError, match="embeddings of the training samples are NaN"):
             detector.fit(np.concatenate([dark, white]))
+
+
+def test_images_of_a_tensor_have_the_digests_that_they_have_alone():
+    images = torch.randint(0, 255, (30, 3, 201, 151), dtype=torch.uint8)
+    np.testing.assert_array_equal(image_digests(images), image_digests(list(images)))
+
+
+def test_files_are_told_by_all_of_their_content(tmp_path):
+    paths = []
+    for index in range(40):  # with white borders of more than 16 KB
+        pixels = np.full((200, 300, 3), 255, dtype=np.uint8)
+        pixels[100, index] = 0
+        paths.append(tmp_path / f"{index}.bmp")
+        Image.fromarray(pixels).save(paths[-1])
+    digests = image_digests(paths)
+    assert len(set(digests.tolist())) == 40
+    (tmp_path / "other.bmp").write_bytes(paths[3].read_bytes())
+    assert image_digests([str(tmp_path / "other.bmp")]) == digests[3]
+
+
+def test_images_of_any_make_have_digests():
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 7), dtype=np.uint16)
+    makes = [
+        pixels, pixels.astype(">u2"), pixels.astype(np.longdouble), torch.from_numpy(pixels),
+        Image.fromarray(pixels), pixels[::-1].copy()[::-1],
+    ]  # fmt: skip
+    assert len(set(image_digests(makes).tolist())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="of files that Windows does not have")
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="pipe.png is a pipe, socket or device"):
+        image_digests([tmp_path / "pipe.png"])

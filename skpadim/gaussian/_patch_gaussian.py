@@ -15,9 +15,6 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 
 from skpadim._persistence import VersionedStateMixin
 from skpadim._torch_state import own_torch_state
-from skpadim.calibration._digests import sample_digests, warn_of_learned_samples
-from skpadim.calibration._groups import check_groups
-from skpadim.calibration._labels import are_labels, find_good
 from skpadim.calibration._threshold import (
     THRESHOLD_ATTRIBUTES,
     check_has_calibration_scores,
@@ -26,6 +23,13 @@ from skpadim.calibration._threshold import (
     held_out_threshold,
     p_values_of,
     renewed_threshold,
+)
+from skpadim.calibration._training_samples import (
+    are_labels,
+    check_groups,
+    find_good,
+    sample_digests,
+    warn_of_learned_samples,
 )
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim.gaussian._leave_one_out import check_enough_samples, training_distances

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skpadim._arrays import as_array
-from skpadim.calibration._labels import check_both_kinds, check_labels
+from skpadim.calibration._training_samples import check_both_kinds, check_labels
 from skpadim.metrics import _curves
 from skpadim.metrics._counting import Counts
 
