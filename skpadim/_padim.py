@@ -12,10 +12,17 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._learning import image_digests, learn, score_training_images
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
-from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
+from skpadim._streaming import (
+    MapMaker,
+    image_digests,
+    iter_map_batches,
+    learn,
+    score_images,
+    score_training_images,
+    size_of_parts,
+)
 from skpadim._torch_state import own_torch_state
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
 from skpadim.calibration._training_samples import check_groups, find_good
