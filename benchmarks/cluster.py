@@ -36,9 +36,9 @@ from joblib import parallel_config
 from PIL import Image
 
 from skpadim import PadimDetector
-from skpadim._learning import learn, part_size
 from skpadim._padim import make_embedder
-from skpadim._scoring import MapMaker, chunk_size, score_images
+from skpadim._parallel import chunk_size, part_size
+from skpadim._streaming import MapMaker, batch_and_unit, learn, score_images
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._moments import Moments
 from skpadim.images._batches import Images
@@ -130,12 +130,11 @@ def moments_of(embedder, images):
 
 def predict(parts, n_images, n_workers, embedder):
     """Seconds of a fit in two passes; and bytes that the parent receives and sends."""
-    n_parts, images_each = shares(
-        n_images, part_size(range(n_images), embedder, n_workers), n_workers
-    )
+    numbers = n_images, n_workers, *batch_and_unit(embedder)
+    size = part_size(*numbers, embedder.n_features_out_)
+    n_parts, images_each = shares(n_images, size, n_workers)
     learning = max(images_each * parts["learn"], n_parts * parts["take"]) + parts["take"]
-    size = chunk_size(range(n_images), embedder, n_workers)
-    n_chunks, images_each = shares(n_images, size, n_workers)
+    n_chunks, images_each = shares(n_images, chunk_size(*numbers), n_workers)
     second_pass = parts["factors"] + images_each * parts["calibrate"]
     sent = min(n_workers, n_parts) * parts["network"] + min(n_workers, n_chunks) * parts["state"]
     return learning + second_pass, n_parts * parts["part"], sent

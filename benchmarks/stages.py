@@ -23,8 +23,7 @@ from _limits import matrix_product
 from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
-import skpadim._learning
-import skpadim._scoring
+import skpadim._streaming
 import skpadim.gaussian._mahalanobis
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones._winograd import WinogradConv2d
@@ -35,10 +34,10 @@ from skpadim.gaussian._mahalanobis import Whitening, whitening_strips
 SIZE = 256
 STAGES = (
     (PatchEmbedder, "fit", "building the network"),
-    (skpadim._learning, "state_of", "means and scatters"),
+    (skpadim._streaming, "state_of", "means and scatters"),
     (TrainingDistances, "distances", "leave-one-out distances"),
     (Whitening, "distances", "distances"),
-    (skpadim._scoring, "anomaly_maps", "maps"),
+    (skpadim._streaming, "anomaly_maps", "maps"),
     (PatchEmbedder, "_join", "joining the layers' maps"),
 )
 

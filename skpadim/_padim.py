@@ -7,28 +7,25 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
-from skpadim._learning import learn, score_training_images
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
-from skpadim._scoring import MapMaker, iter_map_batches, score_images, size_of_parts
-from skpadim._torch_state import own_torch_state
-from skpadim.calibration._digests import image_digests, warn_of_learned_samples
-from skpadim.calibration._groups import check_groups
-from skpadim.calibration._labels import find_good
-from skpadim.calibration._threshold import (
-    THRESHOLD_ATTRIBUTES,
-    check_has_calibration_scores,
-    check_has_threshold,
-    fitted_threshold,
-    held_out_threshold,
-    p_values_of,
-    renewed_threshold,
+from skpadim._streaming import (
+    MapMaker,
+    image_digests,
+    iter_map_batches,
+    learn,
+    score_images,
+    score_training_images,
+    size_of_parts,
 )
+from skpadim._torch_state import own_torch_state
+from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
+from skpadim.calibration._training_samples import check_groups, find_good
 from skpadim.embedding._patch_embedder import (
     EMBEDDING_CONSTRAINTS,
     MODEL_PARAMETERS,
@@ -37,12 +34,17 @@ from skpadim.embedding._patch_embedder import (
 )
 from skpadim.gaussian._leave_one_out import check_enough_samples
 from skpadim.gaussian._mahalanobis import check_scorable
-from skpadim.gaussian._patch_gaussian import PatchGaussian
+from skpadim.gaussian._patch_gaussian import (
+    PatchGaussian,
+    new_gaussian,
+    state_in,
+    whitening_in,
+)
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._unreadable import warned_of
 
 
-class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
+class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     """Find defective images, and where they are defective, after seeing good ones.
 
     PaDiM [1]_: a frozen network turns each image into a grid of patch embeddings; at each
@@ -282,7 +284,7 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 groups=groups,
                 n_jobs=self.n_jobs,
             )
-            threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
+            threshold = self._fitted_threshold(scores, groups)
         return self._store(embedder, learned.state, learned.digests, threshold)
 
     @own_torch_state()
@@ -312,55 +314,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         embedder = self._fitted_embedder()
         learned = learn(embedder, images, self.n_jobs)
         # Into the new arrays: should this be interrupted, the model from before is whole.
-        state = learned.state.merge(self.gaussian_._state(learned.state.mean.device))
+        state = learned.state.merge(state_in(self.gaussian_, learned.state.mean.device))
         digests = np.concatenate([self._training_digests, learned.digests])
         return self._store(embedder, state, digests)
 
-    @own_torch_state()
-    def calibrate(self, X=None, groups=None):
-        """Set the threshold from good images that the model has not seen.
-
-        Or, without images, set it anew from the scores that it came from, after `contamination`
-        was changed; nothing is fitted again.
-
-        Parameters
-        ----------
-        X : images, default=None
-            Good ones, held out; see Notes. None for the scores that :meth:`fit`, or this method,
-            has left.
-        groups : array-like of shape (n_samples,), default=None
-            Label of the part that each image shows, as in :meth:`fit`: each part counts as one.
-
-        Returns
-        -------
-        self : PadimDetector
-            At most the share `contamination` of new good images is flagged from now on. Without
-            `X`, after ``calibration="training"``, that share of the training images is.
-
-        Warns
-        -----
-        UserWarning
-            If the model has learned from some of the images, told by their content; if there are
-            too few images or groups for `contamination`.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        if X is None:
-            vars(self).update(renewed_threshold(self, groups))
-            return self
-        images = Images(X)
-        if groups is not None:
-            groups, _ = check_groups(groups, len(images))
-        scores = self.score_samples(images)
-        warn_of_learned_samples(
-            image_digests(images.items),
-            self._training_digests,
-            type(self).__name__,
-            self.contamination,
-        )
-        vars(self).update(held_out_threshold(scores, self.contamination, groups))
-        return self
-
+    @needs_threshold
     @own_torch_state()
     def anomaly_mask(self, X):
         """Where each image is defective.
@@ -380,7 +338,6 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
             True where the image is anomalous, at the resolution of :meth:`anomaly_map`.
         """
         check_is_fitted(self)
-        check_has_threshold(self)
         images = Images(X)
         masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
         done = 0
@@ -458,62 +415,11 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return score_images(self._map_maker(), Images(X), self.n_jobs, "Scoring")
 
-    def decision_function(self, X):
-        """Score of each image above the threshold: negative is anomalous.
-
-        Parameters
-        ----------
-        X : images
-            See Notes.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``.
-        """
-        check_is_fitted(self)
-        check_has_threshold(self)
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Label of each image: +1 good, -1 anomalous.
-
-        Parameters
-        ----------
-        X : images
-            See Notes.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def p_values(self, X):
-        """Conformal p-value of each image: how likely a good one scores as low.
-
-        Parameters
-        ----------
-        X : images
-            See Notes.
-
-        Returns
-        -------
-        p_values : ndarray of shape (n_samples,)
-            In (0, 1], lower is more anomalous: the share of :attr:`calibration_scores_`, the
-            image's own included, that are no higher than its score, each group counting as one.
-            :meth:`predict` flags the images with p-values of `contamination` or less, where there
-            are enough calibration scores for it. See the notes on many images at once.
-
-        Raises
-        ------
-        AttributeError
-            If there are no scores of images that the model has not seen:
-            ``calibration="leave_one_out"`` or :meth:`calibrate` gives them.
-        """
-        check_is_fitted(self)
-        check_has_calibration_scores(self)
-        return p_values_of(self, self.score_samples(X))
+    def _score_held_out(self, X, y, groups):
+        """Scores, groups and digests of held-out good images, and the digests of those learned."""
+        images, groups, _ = _good_images(X, y, groups)
+        scores = self.score_samples(images)
+        return scores, groups, image_digests(images.items), self._training_digests
 
     def _make_embedder(self):
         """A PatchEmbedder with this detector's parameters."""
@@ -536,20 +442,12 @@ class PadimDetector(VersionedStateMixin, OutlierMixin, BaseEstimator):
         embedder = self._fitted_embedder()
         device = resolve_device(embedder.device)
         dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
-        return MapMaker(embedder, self.gaussian_._whitening(device, dtype), float(self.sigma))
+        return MapMaker(embedder, whitening_in(self.gaussian_, device, dtype), float(self.sigma))
 
     def _store(self, embedder, state, digests, threshold=None):
         """Set the fitted attributes, all at once, when nothing can fail any more."""
-        gaussian = PatchGaussian(
-            regularization=self.regularization,
-            contamination=self.contamination,
-            calibration=self.calibration,
-        )
-        gaussian._set_state(state, embedder.grid_)
-        gaussian.n_features_in_ = embedder.n_features_out_
-        for attribute in THRESHOLD_ATTRIBUTES:
-            vars(self).pop(attribute, None)
-        vars(self).update(threshold or {})
+        gaussian = new_gaussian(state, embedder.grid_, self.regularization)
+        self._replace_threshold(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
         self.n_samples_seen_ = state.count

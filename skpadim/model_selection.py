@@ -9,8 +9,12 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-from skpadim.calibration._groups import check_groups
-from skpadim.calibration._labels import are_labels, check_labels, find_good
+from skpadim.calibration._training_samples import (
+    are_labels,
+    check_groups,
+    check_labels,
+    find_good,
+)
 
 __all__ = ["NormalFold", "NormalGroupFold"]
 

@@ -27,7 +27,7 @@ def views():
 
 def detector_for(way, make_detector, monkeypatch, **parameters):
     if way == "second pass":
-        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
     settings = {"weights": None, "n_features": 60 if way == "samples" else 12, "batch_size": 5}
     return make_detector("resnet18", contamination=0.2, **{**settings, **parameters})
 
@@ -199,3 +199,26 @@ def test_contamination_is_checked(contamination, good, make_detector):
     detector.set_params(contamination=contamination)
     with pytest.raises(ValueError, match="'contamination' parameter of PadimDetector must be"):
         detector.calibrate()
+
+
+def test_images_labelled_defective_set_no_threshold(good, parts, make_detector):
+    detector = make_detector(contamination=0.3).fit(good[:12])
+    defective = parts.data[parts.target == -1]
+    X, y = np.concatenate([defective, good[12:]]), np.repeat([-1, 1], [len(defective), 12])
+    detector.calibrate(X, y, groups=np.arange(len(X)) // 2)
+    assert_array_equal(detector.calibration_scores_, detector.score_samples(X)[y == 1])
+    assert_array_equal(detector.calibration_groups_, np.arange(len(X))[y == 1] // 2)
+    with pytest.raises(ValueError, match="y has the labels 'part 0'.*use .1 for good"):
+        detector.calibrate(X, [f"part {i}" for i in range(len(X))])
+
+
+def test_the_gaussian_within_has_no_threshold_until_it_is_calibrated(good, make_detector):
+    detector = make_detector().fit(good)
+    gaussian = detector.gaussian_
+    for method in ("decision_function", "predict", "p_values"):
+        assert not hasattr(gaussian, method)
+    with pytest.raises(AttributeError, match="PatchGaussian has no threshold.*Call calibrate"):
+        gaussian.predict(detector.embedder_.transform(good))
+    assert (gaussian.calibration, gaussian.regularization) == (None, detector.regularization)
+    gaussian.calibrate(1.01 * detector.embedder_.transform(good))
+    assert (gaussian.predict(detector.embedder_.transform(good)) == 1).all()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from skpadim.calibration._groups import rows_by_group_size
+from skpadim.calibration._training_samples import rows_by_group_size
 from skpadim.gaussian._blocks import each_block, large_blocks
 from skpadim.gaussian._mahalanobis import (
     centred_samples,

@@ -8,24 +8,19 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from skpadim._persistence import VersionedStateMixin
 from skpadim._torch_state import own_torch_state
-from skpadim.calibration._digests import sample_digests, warn_of_learned_samples
-from skpadim.calibration._groups import check_groups
-from skpadim.calibration._labels import are_labels, find_good
-from skpadim.calibration._threshold import (
-    THRESHOLD_ATTRIBUTES,
-    check_has_calibration_scores,
-    check_has_threshold,
-    fitted_threshold,
-    held_out_threshold,
-    p_values_of,
-    renewed_threshold,
+from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin
+from skpadim.calibration._training_samples import (
+    are_labels,
+    check_groups,
+    find_good,
+    sample_digests,
 )
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim.gaussian._leave_one_out import check_enough_samples, training_distances
@@ -35,7 +30,7 @@ from skpadim.gaussian._small_matrices import blas_threads
 from skpadim.gaussian._triangles import symmetric_matrices
 
 
-class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
+class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     """A multivariate Gaussian at each patch position, scored by the Mahalanobis distance.
 
     The second half of PaDiM [1]_: from the patch embeddings of normal images it learns, at each
@@ -202,7 +197,7 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
                 state, embeddings, self.regularization, self.calibration, groups
             )
             scores = -as_numpy(distances.amax(dim=1))
-            threshold = fitted_threshold(scores, self.calibration, self.contamination, groups)
+            threshold = self._fitted_threshold(scores, groups)
         digests = sample_digests(embeddings)
         self._record_input(X, grid)
         self._set_state(state, grid, digests)
@@ -271,49 +266,6 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         return self._set_state(state, self.location_.shape[:-1], digests)
 
     @own_torch_state()
-    def calibrate(self, X=None, groups=None):
-        """Set the threshold from normal samples that the model has not seen.
-
-        Or, without samples, set it anew from the scores that it came from, after `contamination`
-        was changed; nothing is fitted again.
-
-        Parameters
-        ----------
-        X : array or tensor of shape (n_samples, height, width, n_features) \
-                or (n_samples, n_features), default=None
-            Normal samples, held out. None for the scores that :meth:`fit`, or this method, has
-            left.
-        groups : array-like of shape (n_samples,), default=None
-            Label of what each sample of `X` shows, as in :meth:`fit`: each group counts as one.
-
-        Returns
-        -------
-        self : PatchGaussian
-            :attr:`offset_` is such that at most the share `contamination` of new normal samples
-            falls below it (conformal quantile). Without `X`, after ``calibration="training"``,
-            that share of the training samples does.
-
-        Warns
-        -----
-        UserWarning
-            If the model has learned from some of the samples, told by their values bit for bit;
-            if there are too few samples or groups for `contamination`.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        if X is None:
-            vars(self).update(renewed_threshold(self, groups))
-            return self
-        embeddings, _ = check_embeddings(self, X, min_samples=1, fitted=True)
-        if groups is not None:
-            groups, _ = check_groups(groups, len(embeddings))
-        name, learned = type(self).__name__, self._learned_digests()
-        warn_of_learned_samples(sample_digests(embeddings), learned, name, self.contamination)
-        scores = -as_numpy(self._distances(embeddings).amax(dim=1))
-        vars(self).update(held_out_threshold(scores, self.contamination, groups))
-        return self
-
-    @own_torch_state()
     def mahalanobis(self, X):
         """Distance of each patch to its position's Gaussian; higher is more anomalous.
 
@@ -352,62 +304,13 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         largest = distances.reshape(len(distances), -1).max(1)
         return -(largest.values if isinstance(distances, torch.Tensor) else largest)
 
-    def decision_function(self, X):
-        """Score of each sample above the threshold: negative is anomalous.
-
-        Parameters
-        ----------
-        X : array or tensor of shape (n_samples, height, width, n_features) \
-                or (n_samples, n_features)
-
-        Returns
-        -------
-        decision : array or tensor of shape (n_samples,)
-            ``score_samples(X) - offset_``.
-        """
-        check_is_fitted(self)
-        check_has_threshold(self)
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Label of each sample: +1 normal, -1 anomalous.
-
-        Parameters
-        ----------
-        X : array or tensor of shape (n_samples, height, width, n_features) \
-                or (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int
-        """
-        return np.where(as_numpy(self.decision_function(X)) >= 0, 1, -1)
-
-    def p_values(self, X):
-        """Conformal p-value of each sample: how likely a normal one scores as low.
-
-        Parameters
-        ----------
-        X : array or tensor of shape (n_samples, height, width, n_features) \
-                or (n_samples, n_features)
-
-        Returns
-        -------
-        p_values : ndarray of shape (n_samples,)
-            In (0, 1], lower is more anomalous: the share of :attr:`calibration_scores_`, the
-            sample's own included, that are no higher than its score, each group counting as one.
-            :meth:`predict` flags the samples with p-values of `contamination` or less, where
-            there are enough calibration samples for it. See the notes on many samples at once.
-
-        Raises
-        ------
-        AttributeError
-            If there are no scores of samples that the model has not seen:
-            ``calibration="leave_one_out"`` or :meth:`calibrate` gives them.
-        """
-        check_is_fitted(self)
-        check_has_calibration_scores(self)
-        return p_values_of(self, as_numpy(self.score_samples(X)))
+    @own_torch_state()
+    def _score_held_out(self, X, y, groups):
+        """Scores, groups and digests of held-out samples, and the digests of those learned."""
+        X, groups, _ = _normal_samples(X, y, groups, any_y=False)
+        embeddings, _ = check_embeddings(self, X, min_samples=1, fitted=True)
+        scores = -as_numpy(self._distances(embeddings).amax(dim=1))
+        return scores, groups, sample_digests(embeddings), self._learned_digests()
 
     @own_torch_state()
     def get_covariance(self):
@@ -457,7 +360,8 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
 
     def _set_state(self, state, grid, digests=None):
         """Store a state as NumPy arrays and forget the threshold of the model before."""
-        for attribute in (*THRESHOLD_ATTRIBUTES, "_scatter", "samples_", "_training_digests"):
+        self._replace_threshold()
+        for attribute in ("_scatter", "samples_", "_training_digests"):
             vars(self).pop(attribute, None)
         if digests is not None:
             self._training_digests = digests
@@ -524,13 +428,30 @@ class PatchGaussian(VersionedStateMixin, OutlierMixin, BaseEstimator):
         self._factors = {}
 
 
-def _normal_samples(X, y, groups=None):
+def new_gaussian(state, grid, regularization) -> PatchGaussian:
+    """An estimator that has learned a state, on a grid of positions; without a threshold."""
+    gaussian = PatchGaussian(regularization=regularization, calibration=None)
+    gaussian.n_features_in_ = state.mean.shape[-1]
+    return gaussian._set_state(state, grid)
+
+
+def state_in(gaussian: PatchGaussian, device: torch.device) -> Moments | Samples:
+    """What an estimator has learned; on the CPU it shares memory with the fitted arrays."""
+    return gaussian._state(device)
+
+
+def whitening_in(gaussian: PatchGaussian, device: torch.device, dtype: torch.dtype):
+    """Factors of an estimator's covariances, for products in `dtype`."""
+    return gaussian._whitening(device, dtype)
+
+
+def _normal_samples(X, y, groups=None, any_y=True):
     """The samples that are not labelled -1, their groups, and what the groups are called."""
     names = None
     if groups is not None:
         groups, names = check_groups(groups, _num_samples(X))
-    # On feature matrices any y may come along, a regression's in a pipeline say.
-    if y is not None and (_is_of_images(X) or are_labels(y)):
+    # To a fit on feature matrices any y may come along, a regression's in a pipeline say.
+    if y is not None and (not any_y or _is_of_images(X) or are_labels(y)):
         normal = find_good(y, _num_samples(X))
         if len(normal) < _num_samples(X):
             X = _safe_indexing(X, normal)

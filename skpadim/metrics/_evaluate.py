@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skpadim.calibration._labels import check_both_kinds, check_labels
+from skpadim.calibration._training_samples import check_both_kinds, check_labels
 from skpadim.images._items import paths_of
 from skpadim.images._masks import (
     as_sequence,

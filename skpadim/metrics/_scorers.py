@@ -8,7 +8,7 @@ from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skpadim._routing import how_to_pass_masks
-from skpadim.calibration._labels import USE_NORMAL_FOLD, are_labels, check_labels
+from skpadim.calibration._training_samples import USE_NORMAL_FOLD, are_labels, check_labels
 from skpadim.metrics import _curves
 from skpadim.metrics._evaluate import iter_maps_and_masks, warn_of_vanished
 from skpadim.metrics._pixel_metrics import PixelMetrics

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skpadim.calibration._groups import rows_by_group_size
+from skpadim.calibration._training_samples import rows_by_group_size
 from skpadim.gaussian import _leave_one_out as _leave_out
 from skpadim.gaussian._leave_one_out import (
     TrainingDistances,

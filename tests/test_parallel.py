@@ -3,7 +3,10 @@
 import gc
 import os
 import pickle
+import platform
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -20,9 +23,8 @@ from joblib import parallel_config
 from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skpadim._learning import part_size
-from skpadim._scoring import MAX_CHUNK, chunk_size, split_images
-from skpadim._workers import map_chunks
+from skpadim._parallel import MAX_CHUNK, chunk_size, map_chunks, part_size, split_images
+from skpadim._streaming import batch_and_unit
 from skpadim.images._batches import Images
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
@@ -32,7 +34,7 @@ RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
 def make(request, make_detector, monkeypatch):
     """Make a detector for each way in which a fit goes through the images."""
     if request.param == "moments only":
-        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
     n_features = 60 if request.param == "samples" else 15
 
     def make(**parameters):
@@ -52,8 +54,7 @@ def results_folder(request, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if request.param == "disk in common":
         return lambda: list(tmp_path.glob("skpadim-*/*"))
-    monkeypatch.setattr("skpadim._workers.folder_for_results", lambda: nullcontext("/not/there"))
-    monkeypatch.setattr("skpadim._shared_rows._new_memory", lambda n_bytes: None)
+    monkeypatch.setattr("skpadim._parallel._folder_for_results", lambda: nullcontext("/not/there"))
     return lambda: list(tmp_path.glob("skpadim-*"))
 
 
@@ -93,7 +94,7 @@ def test_partial_fit_shares_out_as_fit_does(make, parts, good):
 def test_none_takes_the_workers_that_joblib_is_set_to(make_small, good, monkeypatch):
     processes = []
     monkeypatch.setattr(
-        "skpadim._learning.map_chunks",
+        "skpadim._streaming.map_chunks",
         lambda *arguments, n_jobs, **options: (
             processes.append(joblib.effective_n_jobs(n_jobs))
             or map_chunks(*arguments, n_jobs=n_jobs, **options)
@@ -258,7 +259,7 @@ def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, results_fo
 def test_a_model_is_sent_once_however_often_results_are_taken(numbered, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "skpadim._workers._send_ahead", lambda shipment: sent.append(shipment) or shipment
+        "skpadim._parallel._send_ahead", lambda shipment: sent.append(shipment) or shipment
     )
     chunks = map_chunks(first_pixels, None, split_images(numbered, 1), n_jobs=2, at_once=2)
     assert [number for (number,) in chunks] == list(range(10))
@@ -273,7 +274,7 @@ def test_a_model_that_cannot_be_sent_is_sent_again(numbered, monkeypatch):
         return shipment
 
     failed = []
-    monkeypatch.setattr("skpadim._workers._send_ahead", fail_once)
+    monkeypatch.setattr("skpadim._parallel._send_ahead", fail_once)
     with pytest.warns(UserWarning, match="ConnectionError: on the way"):
         chunks = list(map_chunks(first_pixels, None, split_images(numbered, 5), n_jobs=2))
     assert chunks == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -292,6 +293,45 @@ def test_workers_that_are_always_lost_end_the_work(numbered):
         list(map_chunks(always_die, None, split_images(numbered, 2), n_jobs=2))
 
 
+# Pages that are asked for anew when an array of 4 MiB is made and freed again: none, or all.
+COUNT_PAGES = """
+import resource
+import numpy as np
+from skpadim._parallel import freed_memory_kept
+
+def pages():
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(2**20, dtype=np.float32)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start) / 20
+
+pages()
+before = pages()
+with freed_memory_kept():
+    pages()
+    within = pages()
+    with freed_memory_kept():
+        pass
+    still_within = pages()
+print(before, within, still_within, pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("threshold", ["65536", None])
+def test_memory_is_kept_within_a_task_only(threshold):
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    if threshold is not None:
+        environment["MALLOC_TRIM_THRESHOLD_"] = threshold
+    command = [sys.executable, "-c", COUNT_PAGES]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    before, within, still_within, after = map(float, run.stdout.split())
+    if threshold is None:  # glibc adapts by itself
+        assert max(before, within, still_within, after) < 20
+    else:
+        assert max(within, still_within) < min(before, after) / 4
+
+
 # A real cluster on this machine: a scheduler and two processes.
 
 on_dask = pytest.mark.filterwarnings("default")  # of Dask's own making
@@ -306,12 +346,10 @@ def client():
 
 
 def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
-    embedder = SimpleNamespace(batch_size=32, n_features_out_=100, device="cpu")
-    images = range(100_000)
-    sizes = {n: part_size(images, embedder, n) for n in (2, 8, 80, 100, 1000)}
+    sizes = {n: part_size(100_000, n, 32, 4, 100) for n in (2, 8, 80, 100, 1000)}
     # With 816 images a part, worker and parent take equally long.
     assert sizes == {2: 3848, 8: 3128, 80: 1252, 100: 1000, 1000: 816}
-    assert part_size(range(40), embedder, 1000) == 32
+    assert part_size(40, 1000, 32, 4, 100) == 32
 
 
 @pytest.mark.parametrize(
@@ -319,9 +357,8 @@ def test_parts_of_the_state_are_not_more_than_the_parent_can_take_in():
     [(600, 2, 32), (64, 2, 32), (5000, 3, 32), (100_000, 7, 32), (130, 4, 32), (600, 2, 64)],
 )
 def test_workers_get_as_many_images_each_and_a_batch_or_more(n_images, n_workers, batch_size):
-    embedder = SimpleNamespace(batch_size=batch_size, n_features_out_=100, device="cpu")
-    for size_of in (chunk_size, part_size):
-        size = size_of(range(n_images), embedder, n_workers)
+    numbers = n_images, n_workers, batch_size, 4
+    for size in (chunk_size(*numbers), part_size(*numbers, 100)):
         assert batch_size <= size <= MAX_CHUNK
         chunks = [min(size, n_images - start) for start in range(0, n_images, size)]
         shares = [sum(chunks[worker::n_workers]) for worker in range(n_workers)]
@@ -333,8 +370,8 @@ def test_workers_get_as_many_images_each_and_a_batch_or_more(n_images, n_workers
     [(32, "cpu", 76), (32, torch.device("cpu"), 76), (32, "cuda", 96), (30, "cpu", 90)],
 )
 def test_the_network_takes_a_workers_images_as_it_would_take_all(batch_size, device, expected):
-    embedder = SimpleNamespace(batch_size=batch_size, n_features_out_=100, device=device)
-    assert chunk_size(range(600), embedder, 2) == expected  # 75 would be even
+    embedder = SimpleNamespace(batch_size=batch_size, device=device)
+    assert chunk_size(600, 2, *batch_and_unit(embedder)) == expected  # 75 would be even
 
 
 @on_dask
@@ -360,7 +397,7 @@ def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeyp
                 os.kill(killed[0], signal.SIGKILL)
             yield part
 
-    monkeypatch.setattr("skpadim._learning.map_chunks", map_and_kill)
+    monkeypatch.setattr("skpadim._streaming.map_chunks", map_and_kill)
     with parallel_config("dask"):
         shared = make().fit(many)
     assert killed

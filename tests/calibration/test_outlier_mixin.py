@@ -138,7 +138,7 @@ def test_predict_flags_the_samples_whose_p_values_say_so(n, percent, grouped, he
     X = np.round(make_samples(n, n_features=2), 1)
     if held:
         gaussian.set_params(calibration=None).fit(make_samples(20, 2, seed=5))
-        gaussian.calibrate(X, groups)
+        gaussian.calibrate(X, groups=groups)
     elif groups is not None and np.bincount(groups).max() > n - 2:
         return
     else:
@@ -176,7 +176,7 @@ def test_a_changed_contamination_of_training_scores_stays_the_training_share():
 def test_held_out_samples_are_what_the_threshold_comes_from_after_calibrate():
     gaussian = PatchGaussian(contamination=0.1).fit(make_samples(60))
     held_out, groups = make_samples(50, seed=1), np.repeat(np.arange(20), [1, 4] * 10)
-    gaussian.calibrate(held_out, groups)
+    gaussian.calibrate(held_out, groups=groups)
     np.testing.assert_array_equal(gaussian.calibration_scores_, gaussian.score_samples(held_out))
     np.testing.assert_array_equal(gaussian.calibration_groups_, groups)
     assert gaussian.offset_ == conformal_offset(gaussian.calibration_scores_, 0.1, groups)
@@ -279,3 +279,33 @@ def test_the_share_of_good_samples_among_the_flagged_is_controlled():
         found.append((flagged & bad).sum() / bad.sum())
     assert np.mean(shares) < 0.1
     assert np.mean(found) > 0.8
+
+
+def test_what_there_is_no_threshold_for_is_not_there():
+    fitted = leave_one_out().fit(make_samples(20))
+    assert hasattr(PatchGaussian(), "predict")  # before a fit nothing is known
+    for method in ("decision_function", "predict", "p_values"):
+        assert hasattr(fitted, method)
+        assert not hasattr(PatchGaussian(calibration=None).fit(make_samples(20)), method)
+    assert not hasattr(PatchGaussian().fit(make_samples(20)), "p_values")
+    pipeline = make_pipeline(StandardScaler(), PatchGaussian(calibration=None))
+    assert not hasattr(pipeline.fit(make_samples(20)), "predict")
+    assert fitted.predict.__doc__ == PatchGaussian.predict.__doc__
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("make", [make_samples, make_grids])
+def test_samples_labelled_anomalous_set_no_threshold(make, kind):
+    gaussian, held_out = leave_one_out(contamination=0.3).fit(make(30)), make(24, seed=1)
+    y, groups = np.where(np.arange(24) % 3, 1, -1), np.arange(24) // 4
+    expected = copy.deepcopy(gaussian).calibrate(held_out[y == 1], groups=groups[y == 1])
+    gaussian.calibrate(kind(held_out), y, groups=groups)
+    np.testing.assert_array_equal(gaussian.calibration_scores_, expected.calibration_scores_)
+    assert gaussian.offset_ == expected.offset_
+    with pytest.warns(UserWarning, match="8 of 24 are left out"):
+        gaussian.calibrate(kind(held_out), y == -1)
+    assert len(gaussian.calibration_scores_) == 16
+    with pytest.raises(ValueError, match="y has the labels 0, 1, 2, 3, 4, .*use \\+1"):
+        gaussian.calibrate(kind(held_out), groups)
+    with pytest.raises(ValueError, match="y without samples"):
+        gaussian.calibrate(y=y)
