@@ -312,7 +312,9 @@ def test_networks_are_loaded_alike(state, backbone):
         again = pickle.loads(pickle.dumps(network.cut(("layer1", "layer2", "layer3"))))
     for got in (network, again):
         for name, tensor in got.state_dict().items():
-            assert torch.equal(tensor, wanted[name])
+            if tensor.numel() > 0:  # it is of what the layers need
+                assert torch.equal(tensor, wanted[name])
+            assert tensor.dtype == wanted[name].dtype
             assert not tensor.is_inference()
     for got, buffer in zip(network.buffers(), again.buffers(), strict=False):
         assert got.dtype == buffer.dtype

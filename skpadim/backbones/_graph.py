@@ -60,7 +60,7 @@ def make_ready(
     try:
         network = _optimised(backbone, layers, device, dtype, channels, uses_winograd)
     except Exception:  # of the backbone's own code, and the many kinds that torch.fx raises
-        network = Maps(copy.deepcopy(backbone), layers).to(memory_format=torch.channels_last)
+        network = Maps(copy.deepcopy(backbone), layers)
     network = network.to(device)
     return _Compiled(network, backbone.name) if compile else network
 

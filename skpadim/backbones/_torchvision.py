@@ -86,8 +86,10 @@ def _restore(cls, attributes, channels_last, state):
     cut = {id(tensor): emptied(tensor) for name, tensor in tensors.items() if name not in state}
     backbone.module = copy.deepcopy(module, cut)
     tensors = backbone.state_dict()  # with its metadata, which some networks ask for
-    for name in tensors:
-        tensors[name] = torch.from_numpy(state[name].copy()) if name in state else torch.empty(0)
+    for name, tensor in tensors.items():
+        kept = state.get(name)
+        empty = tensor.new_empty(0, device="cpu")
+        tensors[name] = empty if kept is None else torch.from_numpy(kept.copy())
     backbone.load_state_dict(tensors, assign=True)
     return backbone
 
