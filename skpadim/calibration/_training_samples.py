@@ -72,7 +72,7 @@ def are_labels(y) -> bool:
     return values.dtype.kind in "iuf" and bool(np.isin(values, (-1, 1)).all())
 
 
-def check_both_kinds(anomalous: np.ndarray, name: str) -> None:
+def check_both_labels(anomalous: np.ndarray, name: str) -> None:
     """Raise if all images are anomalous, or none is."""
     for is_there, missing, kind in (
         (anomalous.any(), "anomalous (-1)", "good"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skpadim.calibration._training_samples import check_both_kinds, check_labels
+from skpadim.calibration._training_samples import check_both_labels, check_labels
 from skpadim.images._items import paths_of
 from skpadim.images._masks import (
     as_sequence,
@@ -85,7 +85,7 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         raise ValueError(f"resolution={resolution!r} must be 'model' or 'original'.")
     anomalous = check_labels(y) == -1
     masks = as_sequence(masks)
-    check_both_kinds(anomalous, "y")
+    check_both_labels(anomalous, "y")
     metrics = PixelMetrics(exact=exact)
     scores = []
     n_anomalous = n_outside = 0

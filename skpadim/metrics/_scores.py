@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 from skpadim._arrays import as_array
-from skpadim.calibration._training_samples import check_both_kinds, check_labels
+from skpadim.calibration._training_samples import check_both_labels, check_labels
 from skpadim.metrics import _curves
 from skpadim.metrics._counts import Counts, check_both_kinds, collect_anomalous, count_pairs
 from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
@@ -343,7 +343,7 @@ def _check_images(y_true, y_score):
         index = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"y_score: the score of image {index} is {scores[index]}, not finite.")
     anomalous = labels == -1
-    check_both_kinds(anomalous, "y_true")
+    check_both_labels(anomalous, "y_true")
     return anomalous, scores
 
 
