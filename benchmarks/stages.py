@@ -24,10 +24,11 @@ from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
 import skpadim._streaming
+import skpadim.embedding._network
 import skpadim.gaussian._mahalanobis
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones._winograd import WinogradConv2d
-from skpadim.embedding._patch_embedder import CPU_PART
+from skpadim.embedding._network import CPU_PART
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._mahalanobis import Whitening, whitening_strips
 
@@ -88,17 +89,15 @@ def name_of(layer):
 
 @contextmanager
 def clocks_running():
-    clocks, make_ready = Clocks(), PatchEmbedder._network_on
+    clocks, make_ready = Clocks(), skpadim.embedding._network.make_ready
 
-    def watched(embedder, *arguments):
-        is_new = not embedder._ready
-        network, *constants = make_ready(embedder, *arguments)
-        if is_new:
-            clocks.watch(network)
-        return (network, *constants)
+    def watched(*arguments, **options):
+        network = make_ready(*arguments, **options)
+        clocks.watch(network)
+        return network
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(PatchEmbedder, "_network_on", watched))
+        stack.enter_context(mock.patch.object(skpadim.embedding._network, "make_ready", watched))
         for owner, name, stage in STAGES:
             timed = clocks.around(getattr(owner, name), stage)
             stack.enter_context(mock.patch.object(owner, name, timed))

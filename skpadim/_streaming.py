@@ -28,7 +28,8 @@ from skpadim.calibration._training_samples import (
     sample_digests,
     values_digest,
 )
-from skpadim.embedding._patch_embedder import CPU_PART, PatchEmbedder
+from skpadim.embedding._network import CPU_PART
+from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._leave_one_out import TrainingDistances, training_distances
 from skpadim.gaussian._mahalanobis import LowRankWhitening, Whitening
 from skpadim.gaussian._moments import Moments, Samples, state_of

@@ -13,6 +13,7 @@ from torch import nn
 from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
+from skpadim.embedding import _network
 from skpadim.metrics import evaluate
 
 
@@ -190,7 +191,7 @@ def assert_same(got, expected):
 def test_detectors_know_nothing_of_the_callers_settings(state, name, expected, parts, good):
     images, masks = parts.data[21:27], parts.masks[21:27]
     detector, wanted = expected[name]
-    detector.embedder_._ready.clear()  # what is built on first use, is built inside
+    _network._ready.clear()  # what is built on first use, is built inside
     detector.gaussian_._factors.clear()
     with state():
         assert_same(results(detector, images, masks), wanted)

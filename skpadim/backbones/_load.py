@@ -15,8 +15,6 @@ from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._module import ModuleBackbone
 from skpadim.backbones._weights import WeightsUnavailableError
 
-_shared: dict[tuple, Backbone] = {}
-
 
 def list_backbones() -> list[str]:
     """Names that the `backbone` parameter takes, beside "auto".
@@ -101,28 +99,6 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
             "torchvision's classification networks (skpadim.backbones.list_backbones())."
         )
     return _torchvision().TorchvisionBackbone(backbone, weights, random_state)
-
-
-def load_shared_backbone(backbone, weights, layers, random_state) -> Backbone:
-    """As :func:`load_backbone`, but a network of torchvision is kept for the next call.
-
-    So a grid search loads a network once in each process. The one kept is the last; it must not
-    be changed by the caller.
-    """
-    key = (backbone, weights, random_state if weights is None else None)
-    if isinstance(weights, (str, os.PathLike)) and os.path.isfile(weights):
-        status = os.stat(weights)
-        key += (os.path.realpath(weights), status.st_mtime_ns, status.st_size)
-    if not isinstance(backbone, str):
-        return load_backbone(backbone, weights, layers, random_state)
-    if key not in _shared:
-        loaded = load_backbone(backbone, weights, layers, random_state)
-        if isinstance(loaded, FilterBank):
-            return loaded
-        _shared.clear()
-        _shared[key] = loaded
-        return loaded
-    return _shared[key]
 
 
 def _torchvision():

@@ -7,6 +7,7 @@ photographs of one part do. Nothing here imports torch before there are tensors.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -153,9 +154,7 @@ def sample_digests(samples) -> np.ndarray:
 
 def digests_of(digest: Callable[..., int], items: Sequence) -> np.ndarray:
     """The digest of each item, by as many threads as torch has: hashing leaves the GIL free."""
-    from torch import get_num_threads  # here: labels are needed without torch, too
-
-    n_threads = get_num_threads()
+    n_threads = sys.modules["torch"].get_num_threads()  # it is there: labels do without
     if n_threads == 1:
         return np.array([digest(item) for item in items], dtype=np.uint64)
     with ThreadPoolExecutor(n_threads) as threads:

@@ -13,16 +13,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._devices import arithmetic_of, available_device, full_float32, resolve_device
+from skpadim._devices import available_device, resolve_device
 from skpadim._large_tensors import empty
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
-from skpadim.backbones._graph import make_ready
-from skpadim.backbones._load import load_shared_backbone
 from skpadim.embedding._feature_cache import FeatureCache
+from skpadim.embedding._features import features_by_layer, join
 from skpadim.embedding._fingerprint import digest_backbone, layer_source
+from skpadim.embedding._network import iter_maps, load_shared_backbone, ready_network
 from skpadim.gaussian._small_matrices import blas_threads
 from skpadim.images._batches import (
     Images,
@@ -32,7 +32,7 @@ from skpadim.images._batches import (
     read_ahead,
     stack_pixels,
 )
-from skpadim.images._read import fit_to_size, to_float
+from skpadim.images._read import fit_to_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 # What the parameters of PatchEmbedder and PadimDetector that they share may be.
@@ -53,9 +53,6 @@ EMBEDDING_CONSTRAINTS = {
     "verbose": ["verbose"],
 }
 
-# On a CPU the network takes a batch in parts of this many images, whose maps stay in the caches.
-CPU_PART = 4
-
 # Those that the embeddings depend on: after a fit they must stay as they are. (So must
 # random_state, but a fitted embedder does not look at it again.)
 MODEL_PARAMETERS = (
@@ -68,39 +65,6 @@ MODEL_PARAMETERS = (
     "crop_size",
     "precision",
 )
-
-
-def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Repeat cells to a finer grid.
-
-    Parameters
-    ----------
-    maps : tensor of shape (n_samples, height, width, n_features)
-    grid : tuple of int
-        Height and width of the finer grid.
-
-    Returns
-    -------
-    maps : tensor of shape (n_samples, *grid, n_features)
-    """
-    for axis, n_out in enumerate(grid, start=1):
-        n_in = maps.shape[axis]
-        if n_out % n_in == 0:
-            maps = maps.repeat_interleave(n_out // n_in, dim=axis)
-        else:
-            source = torch.arange(n_out, device=maps.device) * n_in // n_out
-            maps = maps.index_select(axis, source)
-    return maps
-
-
-def copy_nearest(maps: torch.Tensor, out: torch.Tensor) -> None:
-    """Write :func:`upsample_nearest` of some maps into `out`, which may be a view."""
-    height, width = maps.shape[1:3]
-    if out.shape[1] % height or out.shape[2] % width:
-        out.copy_(upsample_nearest(maps, out.shape[1:3]))
-    else:  # each cell is read once, and its copies are written where they belong
-        cells = out.unflatten(2, (width, -1)).unflatten(1, (height, -1))
-        cells.copy_(maps[:, :, None, :, None])
 
 
 class PatchEmbedder(
@@ -272,7 +236,6 @@ class PatchEmbedder(
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
-        self._ready, self._selections = {}, {}
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -280,13 +243,13 @@ class PatchEmbedder(
         else:  # all that is kept may be computed with it; it is cut when it is pickled
             self._network, self._is_cut = backbone, False
             self._network_digest = digest_backbone(backbone)
-            self._ready = _ready_networks(backbone)
         if self.projection == "random":
             self.feature_indices_ = np.sort(random_state.permutation(n_channels)[:n_features])
         else:
             gaussian = random_state.normal(size=(n_channels, n_features))
             with blas_threads(torch.get_num_threads()):
                 self.projection_ = np.linalg.qr(gaussian)[0].astype(np.float32)
+        self._features = self._features_by_layer()
         return self
 
     @own_torch_state()
@@ -489,9 +452,9 @@ class PatchEmbedder(
         embeddings : tensor of shape (n_samples, grid_height, grid_width, n_features), float32
         """
         embeddings = self.new_embeddings(len(pixels), device) if out is None else out
-        for rows, maps in self._compute_maps(pixels, device, self.layers_, narrow=True):
-            layers = zip(self.layers_, maps, strict=True)
-            self._join([self._reduce_layer(*layer) for layer in layers], embeddings[rows])
+        network = self._network_on(device, self.layers_, narrow=True)
+        for rows, maps in iter_maps(network, pixels, device):
+            self._join(self._reduce(maps), embeddings[rows])
         return embeddings
 
     def _iter_batches(self, images, device, rows):
@@ -510,17 +473,12 @@ class PatchEmbedder(
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in self._kept()}
         chosen = [names[layer] for layer in self.layers_]
 
-        def reduce(maps):
-            # In the reading threads, and before images are put together: most channels go.
-            layers = zip(self.layers_, maps, strict=True)
-            return [self._reduce_layer(*layer, threads=False) for layer in layers]
-
         def read(index):
             try:
                 entry = cache.entry(images, index)
                 maps = cache.load(entry, chosen)
-                if maps is not None:
-                    return entry, reduce(maps), None
+                if maps is not None:  # before images are put together: most channels go
+                    return entry, self._reduce(maps, threads=False), None
                 return entry, None, images.read(index, self.image_size_, self.input_size_)
             except UnreadableImageError as error:
                 return None, None, images.skip(error, index, self.input_size_)
@@ -531,13 +489,15 @@ class PatchEmbedder(
             new = [position for position, maps in enumerate(reduced) if maps is None]
             if new:
                 pixels = stack_pixels([batch[position][2] for position in new])
-                for part, computed in self._compute_maps(pixels, device, tuple(names)):
+                network = self._network_on(device, tuple(names), narrow=False)
+                for part, computed in iter_maps(network, pixels, device):
                     computed = [layer_maps.float().cpu() for layer_maps in computed]
                     for position, *maps in zip(new[part], *computed, strict=True):
                         maps = dict(zip(names.values(), maps, strict=True))
                         if batch[position][0] is not None:
                             cache.save(batch[position][0], maps)
-                        reduced[position] = reduce([maps[name] for name in chosen])
+                        maps = [maps[name] for name in chosen]
+                        reduced[position] = self._reduce(maps, threads=False)
             layers = [torch.stack(maps).to(device) for maps in zip(*reduced, strict=True)]
             yield self._join(layers, rows.take(len(batch)))
 
@@ -554,93 +514,32 @@ class PatchEmbedder(
             layer for layer in self._network.layers if layer in usual or layer in self.layers_
         )
 
-    def _compute_maps(self, pixels, device, layers, *, narrow=False):
-        """Yield a slice of the images and their maps (n, height, width, channels), one per layer.
+    def _features_by_layer(self):
+        """Share of each layer of the features; made anew after unpickling."""
+        n_channels = {layer: self._network.layers[layer].channels for layer in self.layers_}
+        if self.projection == "random":
+            return features_by_layer(n_channels, indices=self.feature_indices_)
+        return features_by_layer(n_channels, matrix=self.projection_)
 
-        With `narrow`, the last layer may come with the channels that are kept only.
-        """
-        network, mean, std = self._network_on(device, layers, narrow)
-        dtype = arithmetic_of(self.precision, device)
-        size = CPU_PART if device.type == "cpu" else len(pixels)
-        for start in range(0, len(pixels), size):
-            rows = slice(start, start + size)
-            images = _normalise(pixels[rows].to(device), mean, std)
-            with (
-                full_float32(device)
-                if dtype == torch.float32
-                else torch.autocast(device.type, dtype)
-            ):
-                maps = network(images)
-            yield rows, [layer_maps.permute(0, 2, 3, 1) for layer_maps in maps]
-
-    def _kept_channels(self, layer):
-        """Channels of a layer that are among the randomly selected features."""
-        sizes = [self._network.layers[name].channels for name in self.layers_]
-        start = sum(sizes[: self.layers_.index(layer)])
-        stop = start + self._network.layers[layer].channels
-        first, last = np.searchsorted(self.feature_indices_, (start, stop))
-        return self.feature_indices_[first:last] - start
-
-    def _reduce_layer(self, layer, layer_maps, *, threads=True):
-        """Reduce the last axis of one layer's maps to its share of the features."""
-        if self.projection == "semi_orthogonal":
-            sizes = [self._network.layers[name].channels for name in self.layers_]
-            start = sum(sizes[: self.layers_.index(layer)])
-            rows = self.projection_[start : start + layer_maps.shape[-1]]
-            return layer_maps.float() @ self._on_device(rows, layer, layer_maps.device)
-        channels = self._kept_channels(layer)
-        if len(channels) == layer_maps.shape[-1]:
-            return layer_maps
-        if not threads:  # NumPy, because torch would start threads of its own in each thread
-            return torch.from_numpy(np.take(layer_maps.numpy(), channels, axis=-1))
-        return layer_maps.index_select(-1, self._on_device(channels, layer, layer_maps.device))
-
-    def _on_device(self, array, layer, device):
-        """What selects a layer's features, as a tensor; a GPU would wait for each copy of it."""
-        if device.type == "cpu":
-            return torch.from_numpy(array)
-        tensor = self._selections.get((layer, device))
-        if tensor is None:
-            tensor = self._selections[layer, device] = torch.from_numpy(array).to(device)
-        return tensor
+    def _reduce(self, maps, *, threads=True):
+        """Features of the maps of all layers, each on its own grid."""
+        layers = zip(self._features.values(), maps, strict=True)
+        return [features.of(layer_maps, threads=threads) for features, layer_maps in layers]
 
     def _join(self, reduced, embeddings):
-        """Bring the reduced maps of all layers to the first's grid, into `embeddings`."""
-        if self.projection == "semi_orthogonal":
-            embeddings.zero_()
-            for layer_maps in reduced:
-                embeddings += upsample_nearest(layer_maps, self.grid_)
-            return embeddings
-        start = 0
-        for layer_maps in reduced:
-            stop = start + layer_maps.shape[-1]
-            copy_nearest(layer_maps, embeddings[..., start:stop])
-            start = stop
-        return embeddings
+        return join(reduced, embeddings, add=self.projection == "semi_orthogonal")
 
     def _network_on(self, device, layers, narrow):
-        """The network made fast and brought to a device, with its normalisation; kept for reuse."""
-        key = (device, layers, narrow, self.precision, self.compile)
-        ready = self._ready.get(key)  # once: another thread may clear it
-        if ready is None:
-            is_narrow = narrow and self.projection == "random"
-            network = make_ready(
-                self._network,
-                layers,
-                device,
-                arithmetic_of(self.precision, device),
-                channels=self._kept_channels(layers[-1]) if is_narrow else None,
-                compile=self.compile,
-            )
-            width = self.input_size_[1]
-            constants = (
-                torch.tensor(values, device=device).repeat(width)
-                for values in (self._network.mean, self._network.std)
-            )
-            ready = network, *constants
-            self._ready.clear()
-            self._ready[key] = ready
-        return ready
+        """The network ready on a device; if `narrow`, the last layer with what is kept of it."""
+        return ready_network(
+            self._network,
+            layers,
+            device,
+            self.precision,
+            compile=self.compile,
+            width=self.input_size_[1],
+            channels=self._features[layers[-1]].channels if narrow else None,
+        )
 
     def _sizes(self):
         """`image_size` and `crop_size` as pairs (height, width)."""
@@ -667,8 +566,7 @@ class PatchEmbedder(
     @own_torch_state()
     def __getstate__(self):
         state = super().__getstate__()
-        for attribute in ("_ready", "_selections"):
-            state.pop(attribute, None)
+        state.pop("_features", None)
         if not state.get("_is_cut", True):
             state.update(_network=self._network.cut(self.layers_), _is_cut=True)
         return state
@@ -676,7 +574,7 @@ class PatchEmbedder(
     def __setstate__(self, state):
         super().__setstate__(state)
         if "_network" in state:
-            self._ready, self._selections = {}, {}
+            self._features = self._features_by_layer()
 
 
 class _RowsInTurn:
@@ -689,29 +587,6 @@ class _RowsInTurn:
         start = self.start if self.start + n_batch <= len(self.out) else 0
         self.start = start + n_batch
         return self.out[start : self.start]
-
-
-def _normalise(pixels, mean, std):
-    """Pixels as the network takes them, channels last; mean and std are those of a row's values.
-
-    By rows, because torch is slow at loops over three channels.
-    """
-    rows = to_float(pixels.permute(0, 2, 3, 1).flatten(2)).sub(mean).div_(std)
-    return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
-
-
-def _ready_networks(backbone):
-    """Where the embedders of one shared backbone keep the network that is ready to run.
-
-    A search then makes it ready once, though each of its fits has an embedder of its own.
-    """
-    global _last_ready
-    if _last_ready[0] is not backbone:
-        _last_ready = (backbone, {})
-    return _last_ready[1]
-
-
-_last_ready: tuple = (None, {})
 
 
 def check_unchanged(estimator, fitted_parameters):

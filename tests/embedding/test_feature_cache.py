@@ -21,6 +21,7 @@ from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones import ModuleBackbone, load_backbone
 from skpadim.embedding import _feature_cache
 from skpadim.embedding._fingerprint import digest_backbone
+from skpadim.embedding._network import iter_maps
 from skpadim.model_selection import NormalFold
 
 SETTINGS = {"image_size": 64, "crop_size": None, "random_state": 0, "batch_size": 4}
@@ -30,13 +31,12 @@ SETTINGS = {"image_size": 64, "crop_size": None, "random_state": 0, "batch_size"
 def computed(monkeypatch):
     """Numbers of images that went through a network, call by call."""
     counts = []
-    compute = PatchEmbedder._compute_maps
 
-    def count(self, pixels, device, layers, **options):
+    def count(network, pixels, device):
         counts.append(len(pixels))
-        return compute(self, pixels, device, layers, **options)
+        return iter_maps(network, pixels, device)
 
-    monkeypatch.setattr(PatchEmbedder, "_compute_maps", count)
+    monkeypatch.setattr("skpadim.embedding._patch_embedder.iter_maps", count)
     return counts
 
 

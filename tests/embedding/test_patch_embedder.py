@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from skpadim import PatchEmbedder, PatchGaussian
 from skpadim._devices import full_float32
 from skpadim.backbones import load_backbone
-from skpadim.embedding._patch_embedder import upsample_nearest
+from skpadim.embedding._features import upsample_nearest
+from skpadim.embedding._network import iter_maps
 from skpadim.images._batches import Images
 
 
@@ -192,9 +193,11 @@ def test_channels_that_nobody_asks_for_are_not_computed(images, backbone):
     embedder = make_embedder(backbone, n_features=30).fit()
     cpu = torch.device("cpu")
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    (_, narrow), *_ = embedder._compute_maps(pixels, cpu, embedder.layers_, narrow=True)
-    (_, whole), *_ = embedder._compute_maps(pixels, cpu, embedder.layers_)
-    kept = embedder._kept_channels("layer3")
+    narrow, whole = (
+        next(iter_maps(embedder._network_on(cpu, embedder.layers_, is_narrow), pixels, cpu))[1]
+        for is_narrow in (True, False)
+    )
+    kept = embedder._features["layer3"].channels
     assert narrow[-1].shape[-1] == len(kept) < whole[-1].shape[-1]
     torch.testing.assert_close(narrow[-1], whole[-1][..., kept], rtol=1e-4, atol=1e-4)
 
