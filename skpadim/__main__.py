@@ -16,8 +16,8 @@ from skpadim._version import __version__
 from skpadim.images._unreadable import UnreadableImageError, find_problems
 
 _EXIT_CODES = """\
-exit codes: 0 all is well; 1 an error, told on the standard error; 2 a wrong command line; 3 done,
-but for images that could not be read (--on-error skip); 130 interrupted (Ctrl-C)
+exit codes: 0 all is well; 1 an error, told on the standard error; 2 a wrong command line; 3 fit
+or score done, but for images that could not be read (--on-error skip); 130 interrupted (Ctrl-C)
 """
 
 
@@ -78,14 +78,22 @@ def _parse(arguments):
     """Options of a command line."""
     options, more = _parser().parse_known_args(_join_sizes(arguments))
     # Some versions of argparse look for images only where the first of them could stand.
-    if hasattr(options, "images") and not any(word.startswith("-") for word in more):
-        options.images += more
-        more = []
+    if hasattr(options, "images"):
+        names, _, after = _partition(more, "--")  # behind which all are names
+        if not any(word.startswith("-") for word in names):
+            options.images += names + after
+            more = []
     if more:
         options.parser.error(f"unrecognized arguments: {' '.join(more)}")
     if hasattr(options, "images") and not options.images and options.files_from is None:
         options.parser.error("give images: folders or files, or --files-from FILE")
     return options
+
+
+def _partition(words, word):
+    """As ``str.partition``, of a list."""
+    place = words.index(word) if word in words else len(words)
+    return words[:place], words[place : place + 1], words[place + 1 :]
 
 
 def _join_sizes(arguments):
@@ -517,7 +525,7 @@ def _load(path):
 
 
 def _check_maps(maps, given):
-    """See that maps will not lie among the images, nor where a file is."""
+    """See that maps can be written, and will not lie among the images."""
     if maps.exists() and not maps.is_dir():
         raise NotADirectoryError(f"--maps {maps} is a file; give the name of a folder.")
     folders = given.folders
@@ -531,6 +539,12 @@ def _check_maps(maps, given):
         raise ValueError(
             f"--maps {maps} is the folder of some of the images: give another one for the maps."
         )
+    try:
+        maps.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"--maps {maps} cannot be made ({error.strerror}).") from error
+    longest = max((path.name for path in given.paths), key=lambda name: len(os.fsencode(name)))
+    check_output_file(maps / f"{longest}.tiff")
 
 
 if __name__ == "__main__":

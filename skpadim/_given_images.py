@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from skpadim.images._files import list_images
+from skpadim.images._files import files_left_out, list_images
 
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images
 
@@ -35,13 +35,17 @@ def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenI
     lists = [name for name in names if name == "-"] + ([list_name] if list_name else [])
     given = [Path(name) for name in names if name != "-"]
     for path in given:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist.")
+        try:
+            os.stat(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path} does not exist.") from error
+        except (OSError, ValueError):
+            continue  # what cannot be reached is told when it is its turn
     for name in dict.fromkeys(lists):
         given += _read_list(name)
     if not given:
         raise ValueError("The list of images is empty.")
-    folders = dict.fromkeys(path for path in given if path.is_dir())
+    folders = dict.fromkeys(path for path in given if os.path.isdir(path))
     found: dict[str, Path] = {}
     n_found = 0
     for path in given:
@@ -75,14 +79,12 @@ def _tell_left_out(folders, found):
     left_out = {
         os.path.abspath(path): path  # each once, though folders lie in one another
         for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.name.lower() not in _LITTER
-        and os.path.abspath(path) not in found
-        and path.is_file()
+        for path in files_left_out(folder)
+        if path.name.lower() not in _LITTER and os.path.abspath(path) not in found
     }
     if left_out:
         some = ", ".join(map(str, [*left_out.values()][:3])) + ", …" * (len(left_out) > 3)
+        some += "; links to folders are not followed" * any(map(os.path.isdir, left_out))
         are = "file is" if len(left_out) == 1 else "files are"
         warnings.warn(
             f"{len(left_out)} {are} left out, not ending as images do: {some}", stacklevel=3

@@ -87,6 +87,16 @@ def test_mistakes_are_told(tree, images, list_name, kind, message):
         collect_images(images, list_name)
 
 
+def test_names_that_no_file_can_have_are_left_to_who_reads_them(tree):
+    odd = ["x" * 300 + ".png", "z.png/y.png", "loop.png", "nul\0.png"]
+    (tree / "loop.png").symlink_to("loop.png")
+    (tree / "list.txt").write_text("\n".join(odd))
+    assert names(collect_images([], "list.txt")) == odd
+    (tree / "a/gone.png").symlink_to("nothing")
+    assert names(collect_images(["a"])) == ["a/gone.png", "a/x.png"]
+    assert names(collect_images([odd[0], odd[2]])) == [odd[0], odd[2]]
+
+
 def test_files_left_out_for_their_suffix_are_told(tree):
     for name in ("Thumbs.db", "desktop.ini", ".hidden.txt", ".dir/x.txt"):  # no fuss about these
         (tree / "b" / name).parent.mkdir(exist_ok=True)
@@ -95,6 +105,10 @@ def test_files_left_out_for_their_suffix_are_told(tree):
     (tree / "b/deep/notes.txt").touch()
     with pytest.warns(UserWarning, match=r"^1 file is left out, .*: b/deep/notes\.txt$"):
         collect_images(["b"])
+    (tree / "b/to_a").symlink_to(tree / "a", target_is_directory=True)
+    with pytest.warns(UserWarning, match=r"b/to_a; links to folders are not followed$"):
+        assert names(collect_images(["b"])) == ["b/deep/y.JPG", "b/x.png"]
+    (tree / "b/to_a").unlink()
     for index in range(4):
         (tree / f"b/{index}.dng").touch()
     with pytest.warns(

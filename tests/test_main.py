@@ -15,6 +15,7 @@ from PIL import Image
 import skpadim
 from skpadim import PadimDetector
 from skpadim.__main__ import main
+from skpadim._csv import read_csv
 
 SMALL = ["--backbone", "filter_bank", "--image-size", "64", "--crop-size", "none"]
 
@@ -332,6 +333,36 @@ def test_maps_do_not_go_among_the_images(model, folder, tmp_path, maps, capsys):
     assert main([*arguments, str(images / "x.png")]) == (1 if maps == "{images}" else 0)
 
 
+@pytest.mark.parametrize(
+    ("maps", "name", "message"),
+    [
+        ("file/maps", "x.png", "--maps file/maps cannot be made (Not a directory)"),
+        ("maps", "x" * 247 + ".png", ".png.tiff cannot be written (File name too long)"),
+    ],
+)
+def test_maps_that_cannot_be_written_are_told_before_the_work(
+    model, folder, tmp_path, monkeypatch, capsys, maps, name, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / name).write_bytes((folder / "part_000.png").read_bytes())
+    part = str(folder / "part_001.png")
+    assert main(["score", str(model), part, name, "-o", "s.csv", "--maps", maps]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "s.csv").exists()
+    assert not list(tmp_path.glob("maps/*"))
+
+
+def test_after_two_dashes_all_are_names(model, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-x.png", "y.png"):
+        (tmp_path / name).write_bytes((folder / "part_000.png").read_bytes())
+    assert main(["score", str(model), "y.png", "-o", "s.csv", "--", "-x.png"]) == 0
+    assert read_csv(tmp_path / "s.csv")["path"].tolist() == ["y.png", "-x.png"]
+    with pytest.raises(SystemExit):
+        main(["score", str(model), "y.png", "-o", "s.csv", "--wrong", "--", "-x.png"])
+
+
 def test_images_may_have_two_sides(folder, tmp_path):
     model = tmp_path / "m"
     arguments = ["fit", "-o", str(model), "--backbone", "filter_bank"]
@@ -416,6 +447,7 @@ def test_errors_of_the_machine_are_one_line(error, message, folder, tmp_path, ca
 _WITHOUT_TORCH = """
 import os, sys
 from skpadim.__main__ import main
+from skpadim._csv import read_csv
 
 code = main(sys.argv[1:])
 assert "torch" not in sys.modules
@@ -449,7 +481,7 @@ def test_before_torch_is_imported_threads_are_told_to_sleep_and_folders_are_look
 def test_help_has_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--help"])
-    assert "3 done, but for images that could not be read" in " ".join(
+    assert "3 fit or score done, but for images that could not be read" in " ".join(
         capsys.readouterr().out.split()
     )
 

@@ -178,7 +178,9 @@ def _quoted(names):
 
 def images_in(folder) -> list[str]:
     """Paths of the images right in a folder, sorted by name; other files are passed over."""
-    names = (entry.name for entry in scan(folder) if is_image_name(entry.name) and entry.is_file())
+    names = (
+        entry.name for entry in scan(folder) if is_image_name(entry.name) and not entry.is_dir()
+    )
     return [os.path.join(folder, name) for name in sorted(names)]
 
 

@@ -38,6 +38,8 @@ IMAGE_SUFFIXES = tuple(sorted({_TGA, *(suffix for each in _SUFFIXES.values() for
 def list_images(folder: str | os.PathLike) -> list[Path]:
     """Paths of the images in a folder and its subfolders, sorted; hidden files are left out.
 
+    By their names: a link to nothing, or a pipe, is told when it is read.
+
     Parameters
     ----------
     folder : path
@@ -63,12 +65,12 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 
 
 def files_left_out(folder: str | os.PathLike) -> list[Path]:
-    """Paths of the files that :func:`list_images` leaves out for their suffix, sorted."""
+    """Paths of what :func:`list_images` leaves out for its suffix, links to folders too, sorted."""
     return [path for path in _files(folder) if path.suffix.lower() not in IMAGE_SUFFIXES]
 
 
 def _files(folder):
-    """Paths of the files in a folder and its subfolders, sorted, but for hidden ones."""
+    """Paths of all but subfolders in a folder and these, sorted, but for hidden ones."""
     folder = Path(folder)
     if not folder.exists():
         hint = " Patterns are not expanded: give sorted(glob.glob(...))." * is_pattern(folder)
@@ -79,7 +81,9 @@ def _files(folder):
     for parent, subfolders, names in os.walk(folder, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in paths if path.is_file())
+        linked = (Path(parent, name) for name in subfolders)
+        paths += [path for path in linked if path.is_symlink()]  # which are not followed
+    return sorted(paths)
 
 
 def _raise(error):

@@ -68,16 +68,15 @@ def list_items(X, numbers=None):
     raise TypeError(f"X must be {_KINDS}; found {type(X).__name__}.{_advice(X)}")
 
 
-def paths_of(X) -> list:
-    """The path of each image of X, None for one that is not a file.
+def items_of(X):
+    """As :func:`list_items`, but empty if X is in none of these forms.
 
-    Empty if X is not in a form that :func:`list_items` knows: a detector tells what it takes.
+    For who leaves it to a detector to say what it takes.
     """
     try:
-        items = list_items(X)
+        return list_items(X)
     except (TypeError, ValueError, OSError):
         return []
-    return [item if isinstance(item, (str, os.PathLike)) else None for item in items]
 
 
 def is_tensor(item) -> bool:

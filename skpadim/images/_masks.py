@@ -15,7 +15,7 @@ from PIL import Image
 from skpadim._arrays import as_array
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._files import ImageFileError, open_image, upright, upright_size
-from skpadim.images._items import list_items
+from skpadim.images._items import is_tensor, list_items
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
 ANOMALOUS_VALUES = (1, 255, 65535)
@@ -211,11 +211,17 @@ def why_empty(mask) -> str:
     return "it is 0 (black) everywhere"
 
 
-def image_size(path) -> tuple[int, int] | None:
-    """Height and width of an image file, upright; None if it cannot be read as an image."""
+def image_size(image) -> tuple[int, int] | None:
+    """Height and width of an image of any kind, upright; None if its file cannot be read."""
+    if is_tensor(image):
+        return tuple(image.shape[-2:])
+    if isinstance(image, Image.Image):
+        return upright_size(image)
+    if not isinstance(image, (str, os.PathLike)):
+        return np.shape(image)[:2]
     try:
-        with open_image(path) as image:
-            return upright_size(image)
+        with open_image(image) as opened:
+            return upright_size(opened)
     except ImageFileError:
         return None
 

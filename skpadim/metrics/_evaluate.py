@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from skpadim.calibration._training_samples import check_both_labels, check_labels
-from skpadim.images._items import paths_of
+from skpadim.images._items import items_of
 from skpadim.images._masks import (
     as_sequence,
     check_agreement,
@@ -43,7 +43,7 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     resolution : {"model", "original"}, default="model"
         Where pixels are compared. "model": masks are brought to the maps' size, by nearest
         neighbour. "original": maps are brought to each mask's size, bilinearly, and those of good
-        images without a mask to the image's, if `X` has paths; else these keep the maps' size.
+        images without a mask to the image's.
     exact : bool, default=False
         False counts in a histogram of fixed size: whatever the number of images, no map is kept.
         True keeps the scores of all pixels, see :class:`PixelMetrics`.
@@ -123,19 +123,19 @@ def iter_maps_and_masks(
             "PadimDetector; of a search, its best_estimator_. A pipeline of PatchEmbedder and "
             "PatchGaussian scores images, and makes no maps."
         )
-    images = paths_of(X)
+    images = items_of(X)
     window, index = None, 0
     for batch in detector.iter_anomaly_maps(X):
         for anomaly_map in np.asarray(batch):
             if index == len(masks):
                 raise ValueError(f"X has more images than the {len(masks)} masks given.")
             window = window or Window.of(detector, anomaly_map.shape)
-            given, path = masks[index], images[index] if index < len(images) else None
+            given, image = masks[index], images[index] if index < len(images) else None
             if is_missing(given):
-                mask = np.zeros(_blank_size(path, window), bool)
+                mask = np.zeros(_blank_size(image, window), bool)
             else:
                 mask = read_mask(given, index)
-                check_mask_size(mask.shape, given, path, index)
+                check_mask_size(mask.shape, given, image, index)
             if anomalous is not None:
                 check_agreement(mask, given, index, anomalous[index])
             yield index, anomaly_map, mask, window
@@ -161,8 +161,8 @@ def warn_of_vanished(indices: list[int]) -> None:
         )
 
 
-def _blank_size(path, window):
+def _blank_size(image, window):
     """Size of the zeros that stand for a missing mask."""
     # A good image's own: at the original resolution each of its pixels counts as much as one of a
     # defective image. Where it is not known, the resized image's gives each pixel of the map one.
-    return (path is not None and image_size(path)) or window.resized
+    return (image is not None and image_size(image)) or window.resized

@@ -124,6 +124,12 @@ def test_two_masks_for_an_image_are_refused(root):
         load_mvtec_ad(root, "bottle")
 
 
+def test_links_to_nothing_are_images_that_cannot_be_read(root):
+    (root / "bottle/train/good/999.png").symlink_to(root / "nothing.png")
+    data = load_mvtec_ad(root, category="bottle", subset="train").data
+    assert os.path.basename(data.iloc[-1]) == "999.png"
+
+
 @pytest.mark.parametrize("folder", ["train/good", "test/good", "test/dirt"])
 def test_folders_without_images_are_named(root, folder):
     for path in (root / "bottle" / folder).glob("*.[pP]*"):

@@ -139,14 +139,17 @@ def test_the_sizes_of_images_are_known_however_their_paths_come(fitted, parts, f
             evaluate(fitted, X, parts.target, masks)
 
 
-def test_good_images_of_a_folder_count_at_their_own_size(make_detector, good, tmp_path):
+def test_good_images_count_at_their_own_size_however_they_come(make_detector, good, tmp_path):
     detector = make_detector(n_features=20).fit(good)
     for index in range(4):
         Image.fromarray(good[index]).resize((128, 96)).save(tmp_path / f"{index}.png")
     masks = [None, None, np.eye(96, 128, dtype=bool), np.eye(96, 128, dtype=bool)]
+    paths = sorted(tmp_path.iterdir())
+    arrays = np.stack([np.asarray(Image.open(path)) for path in paths])
+    pictures = [Image.fromarray(array) for array in arrays]
     rows = [
         evaluate(detector, X, [1, 1, -1, -1], given, resolution="original")
-        for X in (tmp_path, str(tmp_path), sorted(tmp_path.iterdir()))
+        for X in (tmp_path, str(tmp_path), paths, arrays, [*arrays], pictures)
         for given in (masks, [np.zeros((96, 128), bool)] * 2 + masks[2:])
     ]
     assert all(row == rows[0] for row in rows)
