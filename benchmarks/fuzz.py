@@ -176,7 +176,7 @@ def gaussians(rng):
     left_out = np.array([leave_out(X, i, groups, regularization) for i in range(n)])
     scores = -expected.reshape(len(new), -1).max(axis=1)
     # Of float64, differences to a far mean have lost digits already, on both sides.
-    tolerance = max(1e-7, 1e-14 * abs(offset) / spread) if dtype == np.float64 else 1e-5
+    tolerance = max(1e-6, 1e-14 * abs(offset) / spread) if dtype == np.float64 else 1e-5
     found = {
         "distances": (gaussian.mahalanobis(new), expected),
         "scores": (gaussian.score_samples(new), scores),
