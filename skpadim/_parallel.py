@@ -256,11 +256,15 @@ class _Outcome:
 class _OutcomeInFile:
     """An outcome that is in a file until it is asked for."""
 
-    def __init__(self, path):
-        self._path = path
+    def __init__(self, path, is_message=False):
+        self._path, self._is_message = path, is_message
 
     def get(self):
-        outcome = _Outcome(**joblib.load(self._path, mmap_mode="c"))
+        if self._is_message:
+            with open(self._path, "rb") as file:
+                outcome = _Outcome(**pickle.load(file))  # with fewer copies than joblib makes of it
+        else:
+            outcome = _Outcome(**joblib.load(self._path, mmap_mode="c"))
         _remove(self._path)  # what is mapped stays
         return outcome.get()
 
@@ -270,7 +274,7 @@ def _arrive(pickled):
     if len(pickled) <= _MAX_WAITING_BYTES:
         return _Outcome(**pickle.loads(pickled))
     with tempfile.NamedTemporaryFile(prefix="skpadim-", delete=False) as file:
-        outcome = _OutcomeInFile(file.name)
+        outcome = _OutcomeInFile(file.name, is_message=True)
         weakref.finalize(outcome, _remove, file.name)
         file.write(pickled)
     return outcome
