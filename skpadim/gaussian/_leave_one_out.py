@@ -371,13 +371,21 @@ class TrainingDistances:
                 self._kept = (degrees_of_freedom, dtype), factors(scatter, dtype)
             return measure(embeddings[rows], mean, self._kept[1], exactly(scatter))
         are_copied = not isinstance(rows, slice)
+        # Without a sample or a group, little may be left beside what rounding has left of the mean.
+        is_centred_anew = self.leave_one_out and dtype == torch.float64
         n_rows = len(rows) if are_copied else len(embeddings)
         distances = embeddings.new_empty((n_rows, n_positions))
 
-        n_bytes = 8 * (n_features**2 + n_rows * (4 + are_copied * n_features))
+        n_copied = n_rows * are_copied + len(embeddings) * is_centred_anew
+        n_bytes = 8 * (n_features * (n_features + n_copied) + 4 * n_rows)
         for block in large_blocks(n_positions, n_bytes, mean.device):
             strips, exact = factors(scatter[block], dtype), exactly(scatter[block])
-            distances[:, block] = measure(embeddings[:, block][rows], mean[block], strips, exact)
+            samples, centre = embeddings[:, block], mean[block]
+            if is_centred_anew:
+                samples = samples.to(torch.float64) - centre
+                samples -= samples.mean(dim=0)
+                centre = torch.zeros_like(centre)
+            distances[:, block] = measure(samples[rows], centre, strips, exact)
         return distances
 
 

@@ -131,6 +131,15 @@ def test_groups_keep_their_digits_in_float32(distances_of, scale, n):
 
 
 @SOLVERS
+@pytest.mark.parametrize(("n", "n_features"), [(5, 2), (6, 12), (12, 3)])
+def test_groups_far_from_zero_keep_their_digits_where_little_is_left(distances_of, n, n_features):
+    embeddings = make_embeddings(n, n_features=n_features, scale=10) + 1e6
+    groups = np.maximum(np.arange(n), n // 2)  # one of about half of the samples
+    near = refit_distances(embeddings - embeddings[0], groups)  # exact differences
+    np.testing.assert_allclose(distances_of(embeddings, groups), near, rtol=1e-9, atol=1e-9)
+
+
+@SOLVERS
 def test_blocks_of_positions_do_not_change_distances(distances_of, monkeypatch):
     embeddings, groups = make_embeddings(12, n_positions=40), np.arange(12) // 3
     groups[0] = 9
