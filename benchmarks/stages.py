@@ -25,12 +25,12 @@ from _timing import alternate, parse_arguments, print_header, print_row, times_f
 
 import skpadim._streaming
 import skpadim.embedding._network
-import skpadim.gaussian._mahalanobis
+import skpadim.gaussian._linalg
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones._winograd import WinogradConv2d
 from skpadim.embedding._network import CPU_PART
 from skpadim.gaussian._leave_one_out import TrainingDistances
-from skpadim.gaussian._mahalanobis import Whitening, whitening_strips
+from skpadim.gaussian._mahalanobis import Whitening, whitening_factors
 
 SIZE = 256
 STAGES = (
@@ -156,16 +156,20 @@ def print_distances(runs):
     print_header("images", "torch's, ms an image", "ours", "ratio (median of the pairs)")
     scatter = torch.eye(100, dtype=torch.float64)[tuple(torch.tril_indices(100, 100))]
     scatter = scatter.repeat(4096, 1)
-    ours = Whitening(torch.zeros(4096, 100), whitening_strips(scatter, 1, 0.0, torch.float32))
-    with mock.patch.object(skpadim.gaussian._mahalanobis, "loops", return_value=None):
-        plain = Whitening(ours.mean, whitening_strips(scatter, 1, 0.0, torch.float32))
+    ours = Whitening(torch.zeros(4096, 100), whitening_factors(scatter, 1, 0.0, torch.float32))
     for n_images in (1, 32):
         embeddings = torch.rand(n_images, 4096, 100)
         works = {
-            "plain": lambda embeddings=embeddings: plain.distances(embeddings),
+            "plain": lambda embeddings=embeddings: plain_distances(embeddings, ours),
             "ours": lambda embeddings=embeddings: ours.distances(embeddings),
         }
         print_times(works, runs, n_images, n_images)
+
+
+def plain_distances(embeddings, whitening):
+    """As where there is no Numba."""
+    with mock.patch.object(skpadim.gaussian._linalg, "_kernels", return_value=None):
+        return whitening.distances(embeddings)
 
 
 def print_times(works, runs, n_images, *names):

@@ -1,4 +1,4 @@
-"""Run every compiled loop on memory that lies between pages that nobody may touch.
+"""Run Winograd's compiled loop on memory that lies between pages that nobody may touch.
 
 A loop that reads or writes a number too many ends the process; one that uses what it has read in
 vain, all of it NaN, gives wrong results. Usage: guarded_loops.py {before,behind}
@@ -15,9 +15,6 @@ from torch.nn.functional import conv2d
 
 from skpadim._vector_code import LANES
 from skpadim.backbones import _winograd_loop
-from skpadim.gaussian import _low_rank_loop, _mahalanobis_loop, _scatter_loop, _whitening_loop
-from skpadim.gaussian._mahalanobis import _new_strips, _strips_of_rows, _write_rows
-from skpadim.gaussian._triangles import lower_triangles, symmetric_matrices
 
 PAGE = mmap.PAGESIZE
 ADJOINING = sys.argv[1]
@@ -67,55 +64,6 @@ def run_winograd(dtype, n_in, n_out, size, stride, is_added_to):
     check(outputs.permute(0, 3, 1, 2), expected, 1e-2 if dtype == torch.bfloat16 else 2e-5)
 
 
-def run_scatter(n_samples, n_features, count):
-    before, batch = torch.randn(count, 5, n_features), torch.randn(n_samples, 5, n_features)
-    centred = before.double() - before.double().mean(dim=0) if count else before.double()
-    mean = before.double().mean(dim=0) if count else torch.zeros(5, n_features).double()
-    scatter = lower_triangles(torch.einsum("npi,npj->pij", centred, centred))
-    mean, scatter = guarded(mean), guarded(scatter)
-    _scatter_loop.add_batch(mean, scatter, count, guarded(batch))
-    together = torch.cat([before, batch]).double()
-    centred = together - together.mean(dim=0)
-    check(mean, together.mean(dim=0), 1e-12)
-    check(symmetric_matrices(scatter), torch.einsum("npi,npj->pij", centred, centred), 1e-12)
-
-
-def covariances(n_features):
-    rows = torch.randn(5, 2 * n_features, n_features, dtype=torch.float64)
-    return rows.mT @ rows / (2 * n_features) + torch.eye(n_features)
-
-
-def run_whitening_and_distances(dtype, n_samples, n_features):
-    covariance = covariances(n_features)
-    strips = [guarded(s.mT).mT for s in _new_strips(5, n_features, dtype, torch.device("cpu"))]
-    assert _whitening_loop.invert(guarded(lower_triangles(covariance)), 1, 0.0, strips)
-    mean = torch.randn(5, n_features, dtype=torch.float64)
-    embeddings = torch.randn(n_samples, 5, n_features)
-    distances = _mahalanobis_loop.mahalanobis_distances(guarded(embeddings), guarded(mean), strips)
-    difference = (embeddings - mean).permute(1, 2, 0)
-    whitened = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(covariance), difference, upper=False
-    )
-    check(distances, whitened.norm(dim=1).T, 2e-2 if dtype == torch.bfloat16 else 1e-5)
-
-
-def run_low_rank(n_embeddings, n_samples, n_features):
-    samples = torch.randn(n_samples, 5, n_features)
-    embeddings = torch.randn(n_embeddings, 5, n_features)
-    mean = samples.double().mean(dim=0)
-    centred = (samples.double() - mean).transpose(0, 1)
-    factors = torch.linalg.cholesky(centred @ centred.mT + torch.eye(n_samples))
-    inverses = torch.linalg.inv(factors)
-    strips = [guarded(s) for s in _strips_of_rows(5, n_samples, torch.float64, torch.device("cpu"))]
-    _write_rows(strips, slice(0, 5), inverses)
-    distances = _low_rank_loop.low_rank_distances(
-        guarded(embeddings), guarded(mean), guarded(samples), strips, 1.0
-    )
-    difference = (embeddings.double() - mean).permute(1, 2, 0)
-    squares = difference.square().sum(dim=1) - (inverses @ centred @ difference).square().sum(dim=1)
-    check(distances, squares.clamp(min=0).sqrt().T, 1e-6)
-
-
 def main():
     torch.manual_seed(0)
     torch.set_num_threads(1)  # whose scratch memory ends where the threads' all ends
@@ -128,14 +76,6 @@ def main():
         run_winograd(dtype, 3, n_out, size, stride=2, is_added_to=False)
         for n_in, is_added_to in product((LANES, LANES + 1, 24, 40, 3 * LANES), (True, False)):
             run_winograd(dtype, n_in, n_out, size, stride=1, is_added_to=is_added_to)
-    several = 1, 7, LANES, LANES + 1, 5 * LANES - 1
-    for n_features, n_samples in product(several, (1, 2, 13, 65)):
-        for count in (0, 3):
-            run_scatter(n_samples, n_features, count)
-        for dtype in (torch.float32, torch.bfloat16):
-            run_whitening_and_distances(dtype, n_samples, n_features)
-        for n_embeddings in (1, 3, 17):
-            run_low_rank(n_embeddings, max(2, n_samples), n_features)
     print(LANES)
 
 

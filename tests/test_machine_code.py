@@ -22,29 +22,29 @@ def fresh():
 
 def test_there_are_none_on_other_cpus(monkeypatch, fresh):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert loops("skpadim.gaussian._mahalanobis_loop", torch.float32) is None
+    assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
 
 
 def test_there_are_none_for_other_numbers(fresh):
-    assert loops("skpadim.gaussian._mahalanobis_loop", torch.float64) is None
+    assert loops("skpadim.backbones._winograd_loop", torch.float64) is None
 
 
 def test_there_are_none_without_numba(monkeypatch, fresh):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "skpadim.gaussian._mahalanobis_loop", raising=False)
-    assert loops("skpadim.gaussian._mahalanobis_loop", torch.float32) is None
+    monkeypatch.delitem(sys.modules, "skpadim.backbones._winograd_loop", raising=False)
+    assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
 
 
 def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, fresh):
-    from skpadim.gaussian import _mahalanobis_loop
+    from skpadim.backbones import _winograd_loop
 
     def fail(*arguments):
         raise OSError("disk full")
 
-    _mahalanobis_loop.compiled.cache_clear()
-    monkeypatch.setattr(_mahalanobis_loop, "compile_loop", fail)
+    _winograd_loop.compiled.cache_clear()
+    monkeypatch.setattr(_winograd_loop, "compile_loop", fail)
     with pytest.warns(RuntimeWarning, match=r"OSError: disk full.*more slowly"):
-        assert loops("skpadim.gaussian._mahalanobis_loop", torch.float32) is None
+        assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
 
 
 @pytest.mark.parametrize(

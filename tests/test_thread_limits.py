@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from skpadim._thread_limits import _local_setters, threads_limited
-from skpadim.gaussian._blocks import each_block
+from skpadim.gaussian._linalg import each_block
 from skpadim.metrics._counts import in_threads
 
 # In a process of its own: once torch's number of threads is set, MKL's ways stay changed.

@@ -38,7 +38,7 @@ def test_a_width_that_there_is_not_is_refused(wanted):
     code = """
 import torch
 from skpadim._machine_code import loops
-loops("skpadim.gaussian._mahalanobis_loop", torch.float32)
+loops("skpadim.backbones._winograd_loop", torch.float32)
 """
     result = run(wanted, "-c", code)
     assert result.returncode != 0

@@ -23,7 +23,7 @@ from skpadim.embedding._feature_cache import FeatureCache
 from skpadim.embedding._features import features_by_layer, join
 from skpadim.embedding._fingerprint import digest_backbone, layer_source
 from skpadim.embedding._network import iter_maps, load_shared_backbone, ready_network
-from skpadim.gaussian._small_matrices import blas_threads
+from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
     count_images,

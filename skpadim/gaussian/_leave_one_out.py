@@ -13,22 +13,24 @@ import numpy as np
 import torch
 
 from skpadim.calibration._training_samples import rows_by_group_size
-from skpadim.gaussian._blocks import each_block, large_blocks
+from skpadim.gaussian._linalg import (
+    check_digits,
+    cholesky,
+    each_block,
+    gram_matrices,
+    inverse_factors,
+    large_blocks,
+    not_positive_definite,
+)
 from skpadim.gaussian._mahalanobis import (
     centred_samples,
     kernel_cholesky,
     mahalanobis_distances,
+    matrices_of,
     mean_squared_norms,
-    whitening_strips,
+    whitening_factors,
 )
 from skpadim.gaussian._moments import Moments, Samples
-from skpadim.gaussian._small_matrices import (
-    check_digits,
-    cholesky,
-    gram_matrices,
-    inverse_factors,
-    not_positive_definite,
-)
 
 # Of a sample that makes nearly all of the covariance in its own direction, leaving it out leaves
 # next to nothing: below this share float32 has too few digits.
@@ -85,10 +87,10 @@ def training_distances(
 def leave_one_out_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    strips: list[torch.Tensor],
+    factors: torch.Tensor,
     n_samples: int,
     regularization: float,
-    exact_strips: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
+    exact_factors: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
 
@@ -102,29 +104,29 @@ def leave_one_out_distances(
         Some of the training samples.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
-        Inverse factors of A: :func:`whitening_strips` with ``n_samples - 2`` degrees of freedom.
+    factors : tensor
+        Inverse factors of A: :func:`whitening_factors` with ``n_samples - 2`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least three.
     regularization : float
         λ, for the error where nothing is left in some direction.
-    exact_strips : function, default=None
-        Gives the strips of some positions, by their indices, in float64, for the few where the
-        embeddings' precision is not enough. By default `strips` are float64 themselves.
+    exact_factors : function, default=None
+        Gives the factors of some positions, by their indices, in float64, for the few where the
+        embeddings' precision is not enough. By default `factors` are float64 themselves.
 
     Returns
     -------
     distances : tensor of shape (n_embeddings, n_positions)
     """
     n, dtype = n_samples, embeddings.dtype
-    q = mahalanobis_distances(embeddings, mean, strips).double() ** 2
+    q = mahalanobis_distances(embeddings, mean, factors).double() ** 2
     c = n / ((n - 1) * (n - 2))
     if dtype != torch.float64:
         few = (1 - c * q < _MIN_FLOAT32_REST).any(dim=0).nonzero()[:, 0]
         if len(few) > 0:
-            few_strips = exact_strips(few) if exact_strips else [strip[few] for strip in strips]
+            few_factors = exact_factors(few) if exact_factors else factors[few]
             few_embeddings = embeddings[:, few].double()
-            q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_strips) ** 2
+            q[:, few] = mahalanobis_distances(few_embeddings, mean[few], few_factors) ** 2
     rest = 1 - c * q
     if not (rest >= _MIN_REST).all():
         raise not_positive_definite(regularization)
@@ -134,7 +136,7 @@ def leave_one_out_distances(
 def leave_group_out_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    strips: list[torch.Tensor],
+    factors: torch.Tensor,
     n_samples: int,
     group_size: int,
     regularization: float,
@@ -156,8 +158,8 @@ def leave_group_out_distances(
         Whole groups of one size, one after the other.
     mean : tensor of shape (n_positions, n_features), float64
         Of all training samples.
-    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
-        W: :func:`whitening_strips` with ``n_samples - group_size - 1`` degrees of freedom.
+    factors : tensor, float64
+        W: :func:`whitening_factors` with ``n_samples - group_size - 1`` degrees of freedom.
     n_samples : int
         Number of all training samples, at least two more than `group_size`.
     group_size : int
@@ -180,19 +182,17 @@ def leave_group_out_distances(
 
     def measure(block):
         centred = centred_samples(embeddings, mean, block)
-        whitened = torch.cat(
-            [torch.bmm(centred[:, :, : strip.shape[2]], strip[block].mT) for strip in strips], dim=2
-        )
+        whitened = torch.bmm(centred, matrices_of(factors[block]).mT)
         rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
         shifted = rows + rows.sum(dim=1, keepdim=True) / rest
-        factors = cholesky(unchanged - gram_matrices(rows), regularization)
-        pivots = factors.diagonal(dim1=1, dim2=2).square()
+        lower = cholesky(unchanged - gram_matrices(rows), regularization)
+        pivots = lower.diagonal(dim1=1, dim2=2).square()
         check_digits(degrees_of_freedom / pivots, regularization)
-        changes = torch.linalg.solve_triangular(factors, torch.bmm(rows, shifted.mT), upper=False)
+        changes = torch.linalg.solve_triangular(lower, torch.bmm(rows, shifted.mT), upper=False)
         squared = shifted.square().sum(dim=2) + changes.square().sum(dim=1)
         distances[:, block] = squared.sqrt().reshape(-1, n_rows).T.to(distances.dtype)
 
-    n_bytes = 8 * n_rows * (4 * n_features + 4 * group_size)
+    n_bytes = 8 * (n_rows * (4 * n_features + 4 * group_size) + n_features**2)
     each_block(measure, n_positions, n_bytes, embeddings.device)
     return distances
 
@@ -318,8 +318,8 @@ class TrainingDistances:
         n = self.moments.count
         if not self.leave_one_out:
 
-            def measure(rows, mean, strips, exact_strips):
-                return mahalanobis_distances(rows, mean, strips)
+            def measure(rows, mean, factors, exact_factors):
+                return mahalanobis_distances(rows, mean, factors)
 
             return self._measure(embeddings, n - 1, self.dtype, measure)
         rows_of = {1: slice(None)} if groups is None else rows_by_group_size(groups)
@@ -327,12 +327,12 @@ class TrainingDistances:
         # Factors that are there already are used before they are replaced.
         for size in sorted(rows_of, key=lambda size: self._factors_for(size) != self._kept[0]):
 
-            def measure(rows, mean, strips, exact_strips, size=size):
+            def measure(rows, mean, factors, exact_factors, size=size):
                 if size == 1:
                     return leave_one_out_distances(
-                        rows, mean, strips, n, self.regularization, exact_strips
+                        rows, mean, factors, n, self.regularization, exact_factors
                     )
-                return leave_group_out_distances(rows, mean, strips, n, size, self.regularization)
+                return leave_group_out_distances(rows, mean, factors, n, size, self.regularization)
 
             rows = rows_of[size]
             distances[rows] = self._measure(embeddings, *self._factors_for(size), measure, rows)
@@ -358,17 +358,17 @@ class TrainingDistances:
         mean, scatter = self.moments.mean, self.moments.scatter
         n_positions, n_features = mean.shape
 
-        def factors(of, dtype):
-            return whitening_strips(of, degrees_of_freedom, self.regularization, dtype)
+        def factors_of(of, dtype):
+            return whitening_factors(of, degrees_of_freedom, self.regularization, dtype)
 
         def exactly(of):
             """Factors of those positions that float32 is not enough for, by their indices."""
-            return lambda few: factors(of[few], torch.float64)
+            return lambda few: factors_of(of[few], torch.float64)
 
         if len(embeddings) < self.moments.count:
             if self._kept[0] != (degrees_of_freedom, dtype):
                 self._kept = (None, None)  # freed before the next are made
-                self._kept = (degrees_of_freedom, dtype), factors(scatter, dtype)
+                self._kept = (degrees_of_freedom, dtype), factors_of(scatter, dtype)
             return measure(embeddings[rows], mean, self._kept[1], exactly(scatter))
         are_copied = not isinstance(rows, slice)
         # Without a sample or a group, little may be left beside what rounding has left of the mean.
@@ -379,13 +379,13 @@ class TrainingDistances:
         n_copied = n_rows * are_copied + len(embeddings) * is_centred_anew
         n_bytes = 8 * (n_features * (n_features + n_copied) + 4 * n_rows)
         for block in large_blocks(n_positions, n_bytes, mean.device):
-            strips, exact = factors(scatter[block], dtype), exactly(scatter[block])
+            factors, exact = factors_of(scatter[block], dtype), exactly(scatter[block])
             samples, centre = embeddings[:, block], mean[block]
             if is_centred_anew:
                 samples = samples.to(torch.float64) - centre
                 samples -= samples.mean(dim=0)
                 centre = torch.zeros_like(centre)
-            distances[:, block] = measure(samples[rows], centre, strips, exact)
+            distances[:, block] = measure(samples[rows], centre, factors, exact)
         return distances
 
 

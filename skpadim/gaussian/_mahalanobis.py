@@ -9,20 +9,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from skpadim._large_tensors import empty
-from skpadim._machine_code import is_readable, loops
-from skpadim.gaussian._blocks import each_block, large_blocks
-from skpadim.gaussian._moments import Moments, Samples
-from skpadim.gaussian._small_matrices import (
+from skpadim.gaussian._linalg import (
     check_digits,
     cholesky,
+    diagonals,
+    each_block,
     gram_matrices,
+    has_kernels,
     inverse_factors,
+    large_blocks,
+    lower_matrices,
+    lower_triangles,
     not_positive_definite,
+    run_kernel,
+    symmetric_matrices,
+    triangle_rows,
+    triangle_size,
 )
-from skpadim.gaussian._triangles import diagonals, symmetric_matrices, triangle_rows, triangle_size
+from skpadim.gaussian._moments import Moments, Samples
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.
@@ -46,12 +54,9 @@ _ROUNDED_SHARE = 1e-11
 # small that their squares may have no place in float32.
 _MAX_FLOAT32_DIGITS_LOST = 3e4
 _FLOAT32_VARIANCES = 1e-24, 1e24
-# A factor is half zeros. On a CPU it is kept as strips of rows that end at the diagonal: one image
-# at a time waits for the memory that factors are read from. Flat strips leave out more zeros, but
-# torch's products of small matrices are slow, so for them there are at most so many, none lower
-# than that.
-_MAX_STRIPS = 8
-_MIN_STRIP_ROWS = 32
+# The compiled loop keeps a factor and its inverse in the core's caches, as far as these are larger
+# than that of matrices of this size; libraries' blocks do with less.
+_MAX_LOOP_FEATURES = 600
 
 
 @dataclass
@@ -62,29 +67,26 @@ class Whitening:
     ----------
     mean : tensor of shape (n_positions, n_features), float64
         A mean rounded to float32 may be off by more than the features vary.
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
-        Of the rows of W, without the columns that are zero in all rows of the strip; rows of zeros
-        may follow. Their dtype is that of the products.
+    factors : tensor of shape (n_positions, n_features * (n_features + 1) / 2) or \
+            (n_positions, n_features, n_features)
+        W: lower triangles, row by row, on a CPU, which waits for the memory that they are read
+        from; matrices on a GPU. In bfloat16, products are float32 on a CPU.
     """
 
     mean: torch.Tensor
-    strips: list[torch.Tensor]
+    factors: torch.Tensor
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
-        return mahalanobis_distances(embeddings, self.mean, self.strips)
+        return mahalanobis_distances(embeddings, self.mean, self.factors)
 
     def to(self, device: torch.device) -> Whitening:
         """Return the same factors on another device."""
-        return Whitening(self.mean.to(device), [strip.to(device) for strip in self.strips])
-
-    def __getstate__(self):
-        # Strips may share their memory, all of which would be pickled with each of them.
-        return {**vars(self), "strips": [strip.clone() for strip in self.strips]}
+        return Whitening(self.mean.to(device), _factors_on(self.factors, device))
 
 
 @dataclass
-class LowRankWhitening(Whitening):
+class LowRankWhitening:
     """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, exactly.
 
     With centred samples X (n x D), ``Σ = XᵀX / (n - 1) + λ I``. By the Woodbury identity
@@ -93,28 +95,31 @@ class LowRankWhitening(Whitening):
     Attributes
     ----------
     mean : tensor of shape (n_positions, n_features), float64
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
-        Of the rows of ``L⁻¹ X``, or of those of ``L⁻¹`` if there are `samples`, as those of a
-        :class:`Whitening`.
+    factors : tensor of shape (n_positions, n_samples, n_features), or as a :class:`Whitening`'s
+        ``L⁻¹ X``; or, if there are `samples`, ``L⁻¹``.
     regularization : float
     samples : tensor of shape (n_samples, n_positions, n_features) or None
         Those of the state, not centred.
     """
 
+    mean: torch.Tensor
+    factors: torch.Tensor
     regularization: float
     samples: torch.Tensor | None
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
         return low_rank_distances(
-            embeddings, self.mean, self.strips, self.regularization, self.samples
+            embeddings, self.mean, self.factors, self.regularization, self.samples
         )
 
     def to(self, device: torch.device) -> LowRankWhitening:
         """Return the same factors on another device."""
-        there = super().to(device)
-        samples = None if self.samples is None else self.samples.to(device)
-        return LowRankWhitening(there.mean, there.strips, self.regularization, samples)
+        mean = self.mean.to(device)
+        if self.samples is None:
+            return LowRankWhitening(mean, self.factors.to(device), self.regularization, None)
+        factors, samples = _factors_on(self.factors, device), self.samples.to(device)
+        return LowRankWhitening(mean, factors, self.regularization, samples)
 
 
 def whitening_of(
@@ -143,12 +148,13 @@ def whitening_of(
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
-        strips = whitening_strips(state.scatter, state.count - 1, regularization, dtype)
+        factors = whitening_factors(state.scatter, state.count - 1, regularization, dtype)
         if not _ratio(state, regularization) <= _MAX_LOW_RANK_RATIO:
-            for strip in strips:  # rounding errors of the means
-                sizes = state.mean[:, : strip.shape[2], None].abs()
-                check_digits(strip.double().abs() @ sizes, regularization)
-        return Whitening(state.mean, strips)
+            n_positions, n_features = state.mean.shape
+            for block in large_blocks(n_positions, 8 * n_features**2, factors.device):
+                sizes = state.mean[block, :, None].abs()  # whose rounding errors are magnified
+                check_digits(matrices_of(factors[block]).double().abs() @ sizes, regularization)
+        return Whitening(state.mean, factors)
     rows, mean, ratio = state.rows, state.mean, _ratio(state, regularization)
     if not ratio <= _MAX_LOW_RANK_RATIO:
         return Whitening(mean, exact_triangles(rows, mean, regularization))
@@ -156,16 +162,17 @@ def whitening_of(
         exact = torch.float64
     if _are_triangles_better(state) and ratio <= _MAX_TRIANGLE_RATIO:
         return Whitening(mean, triangles_of_samples(rows, regularization, exact))
-    if _low_rank_loop_for(rows) is not None:
-        strips = low_rank_strips(rows, mean, regularization, torch.float64, with_samples=False)
-        return LowRankWhitening(mean, strips, regularization, rows)
+    if rows.device.type == "cpu" and has_kernels():
+        rows = rows.contiguous()
+        factors = low_rank_factors(rows, mean, regularization, torch.float64, with_samples=False)
+        return LowRankWhitening(mean, factors, regularization, rows)
     if ratio > _MAX_FLOAT32_RATIO:
         exact = torch.float64
     on_cpu = rows.device.type == "cpu"
     limit = _MAX_PRODUCT_BYTES if on_cpu else _MAX_PRODUCT_BYTES_ON_GPU
     is_small = rows.numel() * exact.itemsize <= limit
-    strips = low_rank_strips(rows, mean, regularization, exact, with_samples=is_small)
-    return LowRankWhitening(mean, strips, regularization, None if is_small else rows)
+    factors = low_rank_factors(rows, mean, regularization, exact, with_samples=is_small)
+    return LowRankWhitening(mean, factors, regularization, None if is_small else rows)
 
 
 def check_scorable(state: Moments | Samples, regularization: float) -> None:
@@ -197,9 +204,9 @@ def check_scorable(state: Moments | Samples, regularization: float) -> None:
             exact_triangles(state.rows[:, block], state.mean[block], regularization)
 
 
-def whitening_strips(
+def whitening_factors(
     scatter: torch.Tensor, degrees_of_freedom: int, regularization: float, dtype: torch.dtype
-) -> list[torch.Tensor]:
+) -> torch.Tensor:
     """Inverse Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
 
     Parameters
@@ -214,7 +221,7 @@ def whitening_strips(
 
     Returns
     -------
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    factors : tensor
         See :class:`Whitening`.
 
     Raises
@@ -222,24 +229,21 @@ def whitening_strips(
     numpy.linalg.LinAlgError
         If a covariance is not positive definite, or float64 has too few digits for it.
     """
-    n_positions = len(scatter)
-    n_features = triangle_rows(scatter.shape[1])
-    strips = _new_strips(n_positions, n_features, dtype, scatter.device)
-    _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization)
+    factors = _new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter.device)
+    _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization)
     variances = diagonals(scatter) / degrees_of_freedom
-    if not _has_digits(strips, variances, regularization):
-        return whitening_strips(scatter, degrees_of_freedom, regularization, torch.float64)
-    return strips
+    if not _has_digits(factors, variances, regularization):
+        return whitening_factors(scatter, degrees_of_freedom, regularization, torch.float64)
+    return factors
 
 
-def _has_digits(strips, variances, regularization):
+def _has_digits(factors, variances, regularization):
     """Whether the dtype of factors has enough digits; raises if it is float64 and has not."""
-    dtype, diagonal = strips[0].dtype, variances + regularization
-    starts = [0, *(strip.shape[2] for strip in strips)]
-    parts = (strip[:, :, start:] for start, strip in zip(starts, strips, strict=False))
-    factors = torch.cat([part.diagonal(dim1=1, dim2=2) for part in parts], dim=1)
-    lost = diagonal * factors.double().square()
-    if dtype == torch.float64:
+    diagonal = variances + regularization
+    is_packed = factors.ndim == 2
+    scales = diagonals(factors) if is_packed else factors.diagonal(dim1=1, dim2=2)
+    lost = diagonal * scales.double().square()
+    if factors.dtype == torch.float64 or lost.isnan().any():
         check_digits(lost, regularization)
         return True
     smallest, largest = (value.item() for value in diagonal.aminmax())
@@ -247,28 +251,34 @@ def _has_digits(strips, variances, regularization):
     return is_in_range and bool((lost <= _MAX_FLOAT32_DIGITS_LOST).all())
 
 
-def _write_inverse_factors(strips, scatter, degrees_of_freedom, regularization):
-    """Fill the strips of :func:`whitening_strips`, or of some of their positions."""
-    loop = _whitening_loop_for(scatter, strips)
-    if loop is not None:
-        if not loop.invert(scatter, degrees_of_freedom, regularization, strips):
-            raise not_positive_definite(regularization)
-        return
+def _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization):
+    """Fill the factors of :func:`whitening_factors`, or of some of their positions.
+
+    What has no factor raises, or gets NaN on the diagonal.
+    """
     n_positions, n_features = len(scatter), triangle_rows(scatter.shape[1])
+    settings = degrees_of_freedom, float(regularization)
+    if n_features <= _MAX_LOOP_FEATURES and scatter.device.type == "cpu":
+        if factors.dtype != torch.bfloat16:
+            if run_kernel("inverse_factors", n_positions, scatter, *settings, factors):
+                return
+        elif has_kernels():  # which round to no bfloat16
+            for block in large_blocks(n_positions, 4 * factors.shape[1], factors.device):
+                part = torch.empty_like(factors[block], dtype=torch.float32)
+                _write_inverse_factors(part, scatter[block], *settings)
+                factors[block] = part
+            return
 
     def invert(block):
         covariance = symmetric_matrices(scatter[block]).div_(degrees_of_freedom)
         covariance.diagonal(dim1=1, dim2=2).add_(regularization)
-        factors = cholesky(covariance, regularization)
-        _write_rows(strips, block, inverse_factors(factors))
+        _write(factors, block, inverse_factors(cholesky(covariance, regularization)))
 
     each_block(invert, n_positions, 3 * 8 * n_features**2, scatter.device)
 
 
-def exact_triangles(
-    rows: torch.Tensor, mean: torch.Tensor, regularization: float
-) -> list[torch.Tensor]:
-    """As :func:`whitening_strips` of the samples' scatters, in float64, where these lose digits.
+def exact_triangles(rows: torch.Tensor, mean: torch.Tensor, regularization: float) -> torch.Tensor:
+    """As :func:`whitening_factors` of the samples' scatters, in float64, where these lose digits.
 
     With centred samples X and f degrees of freedom, ``[X / √f; √λ I] = Q R`` has the factor
     ``L = Rᵀ`` of the covariance: the regularisation keeps its digits beside variances of up to
@@ -282,7 +292,8 @@ def exact_triangles(
 
     Returns
     -------
-    strips : list of tensors of shape (n_positions, n_rows, n_columns), float64
+    factors : tensor, float64
+        See :class:`Whitening`.
 
     Raises
     ------
@@ -290,7 +301,7 @@ def exact_triangles(
         If float64 has too few digits for a covariance.
     """
     n_samples, n_positions, n_features = rows.shape
-    strips = _strips_of_rows(n_positions, n_features, torch.float64, rows.device)
+    factors = _new_factors(n_positions, n_features, torch.float64, rows.device)
     ridge = torch.eye(n_features, dtype=torch.float64, device=rows.device) * regularization**0.5
 
     def factorise(block):
@@ -301,17 +312,17 @@ def exact_triangles(
         sizes = torch.linalg.vector_norm(upper, dim=1) + mean[block].abs()
         inverses = inverse_factors(upper.mT)
         check_digits(inverses.abs() @ sizes[:, :, None], regularization)
-        _write_rows(strips, block, inverses)
+        _write(factors, block, inverses)
 
     n_bytes = 8 * n_features * (2 * n_samples + 4 * n_features)
     each_block(factorise, n_positions, n_bytes, rows.device)
-    return strips
+    return factors
 
 
 def triangles_of_samples(
     rows: torch.Tensor, regularization: float, dtype: torch.dtype
-) -> list[torch.Tensor]:
-    """As :func:`whitening_strips` of the samples' scatters, of which few are held at a time.
+) -> torch.Tensor:
+    """As :func:`whitening_factors` of the samples' scatters, of which few are held at a time.
 
     Parameters
     ----------
@@ -322,28 +333,28 @@ def triangles_of_samples(
 
     Returns
     -------
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    factors : tensor
+        See :class:`Whitening`.
     """
     n_samples, n_positions, n_features = rows.shape
-    strips = _new_strips(n_positions, n_features, dtype, rows.device)
+    factors = _new_factors(n_positions, n_features, dtype, rows.device)
     for block in large_blocks(n_positions, 8 * triangle_size(n_features), rows.device):
         scatter = Moments.of(rows[:, block]).scatter
-        part = [strip[block] for strip in strips]
-        _write_inverse_factors(part, scatter, n_samples - 1, regularization)
-        if not _has_digits(part, diagonals(scatter) / (n_samples - 1), regularization):
+        _write_inverse_factors(factors[block], scatter, n_samples - 1, regularization)
+        if not _has_digits(factors[block], diagonals(scatter) / (n_samples - 1), regularization):
             return triangles_of_samples(rows, regularization, torch.float64)
-    return strips
+    return factors
 
 
-def low_rank_strips(
+def low_rank_factors(
     rows: torch.Tensor,
     mean: torch.Tensor,
     regularization: float,
     dtype: torch.dtype,
     *,
     with_samples: bool,
-) -> list[torch.Tensor]:
-    """Rows of ``L⁻¹ X``, or of ``L⁻¹``, of :class:`LowRankWhitening`.
+) -> torch.Tensor:
+    """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`.
 
     Parameters
     ----------
@@ -357,32 +368,31 @@ def low_rank_strips(
 
     Returns
     -------
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    factors : tensor
     """
     n_samples, n_positions, n_features = rows.shape
     if with_samples:
-        strips = [empty((n_positions, n_samples, n_features), dtype, rows.device)]
+        factors = empty((n_positions, n_samples, n_features), dtype, rows.device)
     else:
-        strips = _strips_of_rows(n_positions, n_samples, dtype, rows.device)
+        factors = _new_factors(n_positions, n_samples, dtype, rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
         centred = centred_samples(rows, mean, block)
-        factors = kernel_cholesky(centred, ridge, regularization)
-        inverses = inverse_factors(factors)
+        inverses = inverse_factors(kernel_cholesky(centred, ridge, regularization))
         if with_samples:
-            torch.bmm(inverses.to(dtype), centred.to(dtype), out=strips[0][block])
+            torch.bmm(inverses.to(dtype), centred.to(dtype), out=factors[block])
         else:
-            _write_rows(strips, block, inverses)
+            _write(factors, block, inverses)
 
     each_block(invert, n_positions, 8 * n_samples * (n_features + 2 * n_samples), rows.device)
-    return strips
+    return factors
 
 
 def mahalanobis_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    strips: list[torch.Tensor],
+    factors: torch.Tensor,
 ) -> torch.Tensor:
     """Distances ``‖W (x - μ)‖`` of embeddings; for the parameters see :class:`Whitening`.
 
@@ -390,7 +400,7 @@ def mahalanobis_distances(
     ----------
     embeddings : tensor of shape (n_samples, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features)
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    factors : tensor
 
     Returns
     -------
@@ -398,31 +408,31 @@ def mahalanobis_distances(
         Not squared.
     """
     n_samples, n_positions, n_features = embeddings.shape
-    if embeddings.stride(2) != 1:
-        embeddings = embeddings.contiguous()
-    mean, dtype = mean.to(torch.float64), strips[0].dtype
-    loop = _loop_for(embeddings, mean, strips, dtype)
-    if loop is not None:
-        return loop.mahalanobis_distances(embeddings, mean, strips)
+    embeddings, mean = embeddings.contiguous(), mean.to(torch.float64)
     distances = embeddings.new_empty((n_samples, n_positions))
-    sums_dtype = torch.promote_types(embeddings.dtype, dtype)
+    number = np.dtype(np.float64 if factors.dtype == torch.float64 else np.float32)
+    tensors = embeddings, mean, factors, distances
+    if mean.shape == embeddings.shape[1:] and run_kernel(
+        "mahalanobis", n_positions, *tensors, number
+    ):
+        return distances
 
     def measure(block):
-        difference = (embeddings[:, block] - mean[block]).to(dtype).permute(1, 2, 0)
-        squared = difference.new_zeros((len(difference), n_samples), dtype=sums_dtype)
-        for strip in strips:
-            whitened = torch.bmm(strip[block], difference[:, : strip.shape[2]])
-            squared += whitened.to(sums_dtype).square_().sum(dim=1)
-        distances[:, block] = squared.sqrt_().T.to(distances.dtype)
+        matrices = matrices_of(factors[block])
+        difference = (embeddings[:, block] - mean[block]).to(matrices.dtype).permute(1, 2, 0)
+        whitened = torch.bmm(matrices, difference)
+        squared = whitened.to(torch.promote_types(embeddings.dtype, whitened.dtype)).square_()
+        distances[:, block] = squared.sum(dim=1).sqrt_().T.to(distances.dtype)
 
-    each_block(measure, n_positions, 8 * n_samples * n_features, embeddings.device, threads=False)
+    n_bytes = 8 * n_features * (n_samples + n_features)
+    each_block(measure, n_positions, n_bytes, embeddings.device, threads=False)
     return distances
 
 
 def low_rank_distances(
     embeddings: torch.Tensor,
     mean: torch.Tensor,
-    strips: list[torch.Tensor],
+    factors: torch.Tensor,
     regularization: float,
     samples: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -432,7 +442,7 @@ def low_rank_distances(
     ----------
     embeddings : tensor of shape (n_embeddings, n_positions, n_features)
     mean : tensor of shape (n_positions, n_features), float64
-    strips : list of tensors of shape (n_positions, n_rows, n_columns)
+    factors : tensor
     regularization : float
     samples : tensor of shape (n_samples, n_positions, n_features), default=None
 
@@ -441,27 +451,26 @@ def low_rank_distances(
     distances : tensor of shape (n_embeddings, n_positions), of the embeddings' dtype
     """
     n_embeddings, n_positions, n_features = embeddings.shape
-    if embeddings.stride(2) != 1:
-        embeddings = embeddings.contiguous()
-    if samples is not None and _are_taken(embeddings, mean, strips, samples):
-        loop = _low_rank_loop_for(samples)
-        if loop is not None:
-            return loop.low_rank_distances(embeddings, mean, samples, strips, regularization)
+    embeddings = embeddings.contiguous()
     distances = embeddings.new_empty((n_embeddings, n_positions))
-    dtype = strips[0].dtype
+    if samples is not None and mean.shape == embeddings.shape[1:]:
+        tensors = embeddings, mean, samples, factors
+        settings = float(regularization), distances
+        if run_kernel("low_rank_mahalanobis", n_positions, *tensors, *settings):
+            return distances
+    dtype = factors.dtype
 
     def measure(block):
         difference = centred_samples(embeddings, mean, block, dtype).mT
-        products = difference
-        if samples is not None:
+        if samples is None:
+            projected = torch.bmm(factors[block], difference)
+        else:
             products = torch.bmm(centred_samples(samples, mean, block, dtype), difference)
-        squared = difference.square().sum(dim=1)
-        for strip in strips:
-            projected = torch.bmm(strip[block], products[:, : strip.shape[2]])
-            squared -= projected.square_().sum(dim=1)
+            projected = torch.bmm(matrices_of(factors[block]), products)
+        squared = difference.square().sum(dim=1) - projected.square_().sum(dim=1)
         distances[:, block] = (squared / regularization).clamp_(min=0).sqrt().T
 
-    n_rows = n_embeddings + sum(strip.shape[1] for strip in strips)
+    n_rows = n_embeddings + (factors.shape[1] if samples is None else len(samples))
     # Samples are converted and centred block by block, which torch does on one core.
     is_threaded = samples is not None
     each_block(
@@ -470,39 +479,35 @@ def low_rank_distances(
     return distances
 
 
-def _new_strips(n_positions, n_features, dtype, device):
-    """Memory for the strips of :class:`Whitening`."""
-    loop = _loop(dtype, device)
-    if loop is not None:  # those of a position one after the other, each column by column
-        height = loop.ROWS
-        widths = [min(start + height, n_features) for start in range(0, n_features, height)]
-        memory = empty((n_positions, height * sum(widths)), dtype)
-        parts = memory.split([height * width for width in widths], dim=1)
-        return [part.unflatten(1, (-1, height)).mT for part in parts]
-    return _strips_of_rows(n_positions, n_features, dtype, device)
+def _new_factors(n_positions, n, dtype, device):
+    """Memory for the factors of a :class:`Whitening`."""
+    shape = (triangle_size(n),) if device.type == "cpu" else (n, n)
+    return empty((n_positions, *shape), dtype, device)
 
 
-def _strips_of_rows(n_positions, n_features, dtype, device):
-    """Memory for strips, row by row."""
-    # A GPU's kernels want one strip that has all rows.
-    n_strips = min(_MAX_STRIPS, n_features // _MIN_STRIP_ROWS) if device.type == "cpu" else 1
-    height = -(-n_features // max(1, n_strips))
-    stops = [min(start + height, n_features) for start in range(0, n_features, height)]
-    heights = [height] * (len(stops) - 1) + [n_features - height * (len(stops) - 1)]
-    return [
-        empty((n_positions, n_rows, stop), dtype, device)
-        for n_rows, stop in zip(heights, stops, strict=True)
-    ]
+def _write(factors, block, matrices):
+    """Write lower triangular matrices (n_block, n, n) into factors."""
+    factors[block] = lower_triangles(matrices) if factors.ndim == 2 else matrices
 
 
-def _write_rows(strips, block, factors):
-    """Write lower triangular matrices (n_block, n_features, n_features) into strips."""
-    start = 0
-    for strip in strips:
-        stop = strip.shape[2]
-        strip[block, : stop - start] = factors[:, start:stop, :stop]
-        strip[block, stop - start :] = 0
-        start = stop
+def matrices_of(factors: torch.Tensor) -> torch.Tensor:
+    """Factors of a :class:`Whitening` as matrices, on a CPU in float32 at the least."""
+    if factors.ndim == 3:
+        return factors
+    return lower_matrices(factors).to(torch.promote_types(factors.dtype, torch.float32))
+
+
+def _factors_on(factors, device):
+    """Factors of a :class:`Whitening` as they lie on a device."""
+    is_packed = factors.ndim == 2
+    if is_packed == (device.type == "cpu"):
+        return factors.to(device)
+    n = triangle_rows(factors.shape[1]) if is_packed else factors.shape[1]
+    there = _new_factors(len(factors), n, factors.dtype, device)
+    for block in large_blocks(len(factors), factors.element_size() * n**2, device):
+        part = factors[block]
+        there[block] = lower_matrices(part.to(device)) if is_packed else lower_triangles(part)
+    return there
 
 
 def _suit_float32(smallest, largest, spread):
@@ -534,80 +539,6 @@ def _are_triangles_better(samples):
         and samples.rows.device.type == "cpu"  # elsewhere a triangle takes a square
         and n_features <= _MAX_TRIANGLE_FEATURES
         and 3 * n_samples >= n_features
-    )
-
-
-def _low_rank_loop_for(samples):
-    """Compiled distances from the samples, or None where those are not such as it takes."""
-    if not is_readable(samples, torch.float32) or samples.stride(2) != 1:
-        return None
-    return loops("skpadim.gaussian._low_rank_loop", torch.float32)
-
-
-def _are_taken(embeddings, mean, strips, samples):
-    """Whether tensors are such as the compiled distances from the samples take."""
-    return (
-        is_readable(embeddings, torch.float32)
-        and is_readable(mean, torch.float64)
-        and embeddings.numel() > 0
-        and embeddings.stride(2) == 1
-        and mean.is_contiguous()
-        and mean.shape == embeddings.shape[1:] == samples.shape[1:]
-        and sum(strip.shape[1] for strip in strips) == len(samples)
-        and all(
-            is_readable(strip, torch.float64)
-            and len(strip) == len(mean)
-            and strip.shape[2] <= len(samples)
-            and strip.stride(2) == 1
-            for strip in strips
-        )
-    )
-
-
-def _loop(dtype, device):
-    """Compiled distances for strips of a dtype, or None."""
-    return loops("skpadim.gaussian._mahalanobis_loop", dtype) if device.type == "cpu" else None
-
-
-def _whitening_loop_for(scatter, strips):
-    """Compiled factorisation, or None where the tensors are not such as it takes."""
-    if not is_readable(scatter, torch.float64) or not scatter.is_contiguous():
-        return None
-    loop = loops("skpadim.gaussian._whitening_loop", strips[0].dtype)
-    is_taken = (
-        loop is not None
-        and strips[-1].shape[2] <= loop.MAX_FEATURES
-        and all(_lies_in_columns(strip, loop.ROWS) for strip in strips)
-    )
-    return loop if is_taken else None
-
-
-def _lies_in_columns(strip, n_rows):
-    return strip.shape[1] == n_rows and strip.stride()[1:] == (1, n_rows)
-
-
-def _loop_for(embeddings, mean, strips, dtype):
-    """Compiled distances, or None where the tensors are not such as they take."""
-    loop = _loop(dtype, embeddings.device)
-    is_taken = (
-        loop is not None
-        and is_readable(embeddings, torch.float32)
-        and is_readable(mean, torch.float64)
-        and embeddings.numel() > 0
-        and embeddings.stride(2) == 1
-        and mean.is_contiguous()
-        and mean.shape == embeddings.shape[1:]
-        and all(_is_taken(strip, embeddings, dtype, loop) for strip in strips)
-    )
-    return loop if is_taken else None
-
-
-def _is_taken(strip, embeddings, dtype, loop):
-    return (
-        is_readable(strip, dtype)
-        and len(strip) == embeddings.shape[1]
-        and strip.shape[2] <= embeddings.shape[2]
-        and _lies_in_columns(strip, loop.ROWS)
     )
 
 

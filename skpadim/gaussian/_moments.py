@@ -13,10 +13,18 @@ from functools import cached_property
 import torch
 
 from skpadim._large_tensors import empty
-from skpadim._machine_code import is_readable, loops
-from skpadim.gaussian._blocks import each_block
-from skpadim.gaussian._small_matrices import gram_matrices
-from skpadim.gaussian._triangles import diagonals, lower_triangles, triangle_size
+from skpadim.gaussian._linalg import (
+    diagonals,
+    each_block,
+    gram_matrices,
+    lower_triangles,
+    run_kernel,
+    triangle_size,
+)
+
+# With more features the scatter of a position leaves no room for anything in the core's own cache,
+# where a compiled loop wants it.
+_MAX_LOOP_FEATURES = 256
 
 
 @dataclass
@@ -67,9 +75,9 @@ class Moments:
         if n_samples == 0:
             return self
         total = self.count + n_samples
-        loop = self._loop_for(embeddings)
-        if loop is not None:
-            loop.add_batch(self.mean, self.scatter, self.count, embeddings)
+        is_quick = n_features <= _MAX_LOOP_FEATURES and self.mean.shape == embeddings.shape[1:]
+        tensors = embeddings.contiguous(), self.mean, self.scatter
+        if is_quick and run_kernel("add_scatter", n_positions, *tensors, self.count):
             self.count = total
             return self
         # The rank-one term of Chan's rule rides along as one more centred row.
@@ -94,20 +102,6 @@ class Moments:
         each_block(add, n_positions, n_bytes, embeddings.device)
         self.count = total
         return self
-
-    def _loop_for(self, embeddings):
-        """The compiled update, or None where the tensors are not such as it takes."""
-        is_taken = (
-            embeddings.numel() > 0
-            and is_readable(embeddings, torch.float32)
-            and embeddings.stride(2) == 1
-            and is_readable(self.mean, torch.float64)
-            and is_readable(self.scatter, torch.float64)
-            and self.mean.is_contiguous()
-            and self.scatter.is_contiguous()
-        )
-        loop = loops("skpadim.gaussian._scatter_loop", torch.float32) if is_taken else None
-        return loop if loop and embeddings.shape[2] <= loop.MAX_FEATURES else None
 
     def merge(self, other: Moments | Samples) -> Moments:
         """Add the state of other samples, in place (Chan's rule)."""

@@ -24,10 +24,9 @@ from skpadim.calibration._training_samples import (
 )
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim.gaussian._leave_one_out import check_enough_samples, training_distances
+from skpadim.gaussian._linalg import blas_threads, symmetric_matrices
 from skpadim.gaussian._mahalanobis import check_scorable, whitening_of
 from skpadim.gaussian._moments import Moments, Samples, state_of
-from skpadim.gaussian._small_matrices import blas_threads
-from skpadim.gaussian._triangles import symmetric_matrices
 
 
 class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):

@@ -144,8 +144,8 @@ def test_blocks_of_positions_do_not_change_distances(distances_of, monkeypatch):
     embeddings, groups = make_embeddings(12, n_positions=40), np.arange(12) // 3
     groups[0] = 9
     expected = distances_of(embeddings, groups)
-    monkeypatch.setattr("skpadim.gaussian._blocks._BLOCK_BYTES", 20_000)
-    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("skpadim.gaussian._linalg._BLOCK_BYTES", 20_000)
+    monkeypatch.setattr("skpadim.gaussian._linalg._LARGE_BLOCK_BYTES", 20_000)
     np.testing.assert_allclose(distances_of(embeddings, groups), expected, rtol=1e-12)
 
 
@@ -166,10 +166,10 @@ def test_batches_sorted_by_group_size_need_one_factorisation_a_size(monkeypatch)
 
     def count(scatter, degrees_of_freedom, *arguments):
         built.append(degrees_of_freedom)
-        return whitening_strips(scatter, degrees_of_freedom, *arguments)
+        return whitening_factors(scatter, degrees_of_freedom, *arguments)
 
-    whitening_strips = _leave_out.whitening_strips
-    monkeypatch.setattr(_leave_out, "whitening_strips", count)
+    whitening_factors = _leave_out.whitening_factors
+    monkeypatch.setattr(_leave_out, "whitening_factors", count)
     rows = np.concatenate(list(rows_by_group_size(groups).values()))
     full_distances(embeddings, groups, np.split(rows, [3, 9, 15]))
     assert built == [22, 20]
@@ -181,11 +181,11 @@ def test_all_samples_at_once_need_the_factors_of_few_positions(monkeypatch):
 
     def measure(scatter, *arguments):
         largest.append(len(scatter))
-        return whitening_strips(scatter, *arguments)
+        return whitening_factors(scatter, *arguments)
 
-    whitening_strips = _leave_out.whitening_strips
-    monkeypatch.setattr(_leave_out, "whitening_strips", measure)
-    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 5_000)
+    whitening_factors = _leave_out.whitening_factors
+    monkeypatch.setattr(_leave_out, "whitening_factors", measure)
+    monkeypatch.setattr("skpadim.gaussian._linalg._LARGE_BLOCK_BYTES", 5_000)
     full_distances(embeddings, groups)
     assert max(largest) < 10
 

@@ -9,18 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skpadim.gaussian import _mahalanobis
+from skpadim.gaussian._linalg import symmetric_matrices
 from skpadim.gaussian._mahalanobis import (
     LowRankWhitening,
     Whitening,
-    low_rank_strips,
+    low_rank_factors,
     mahalanobis_distances,
+    matrices_of,
+    whitening_factors,
     whitening_of,
-    whitening_strips,
 )
 from skpadim.gaussian._moments import Samples
-from skpadim.gaussian._triangles import symmetric_matrices
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def way(request):
+    """Both ways to compute, the first where it can be had."""
+    request.getfixturevalue(f"{request.param}_kernels")
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
 def make_scatter(n_positions, n_features):
@@ -36,7 +44,7 @@ def make_whitening(n_positions, n_features, dtype=torch.float32):
     scatter = make_scatter(n_positions, n_features)
     generator = torch.Generator().manual_seed(1)
     mean = torch.randn(n_positions, n_features, generator=generator, dtype=torch.float64)
-    return Whitening(mean, whitening_strips(scatter, 10, 0.01, dtype))
+    return Whitening(mean, whitening_factors(scatter, 10, 0.01, dtype))
 
 
 def make_embeddings(*shape):
@@ -47,20 +55,17 @@ def make_embeddings(*shape):
 @given(
     n_positions=st.integers(1, 30),
     n_features=st.integers(1, 80),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_factors_are_those_of_the_inverse(n_positions, n_features, dtype):
     scatter = make_scatter(n_positions, n_features)
-    factors = torch.zeros(n_positions, n_features, n_features, dtype=torch.float64)
-    start = 0
-    for strip in whitening_strips(scatter, 10, 0.01, dtype):
-        n_rows, n_columns = min(strip.shape[1], n_features - start), strip.shape[2]
-        factors[:, start : start + n_rows, :n_columns] = strip[:, :n_rows]
-        assert not strip[:, n_rows:].any()
-        start += n_rows
-    covariance = symmetric_matrices(scatter) / 10 + 0.01 * torch.eye(n_features)
+    factors = whitening_factors(scatter, 10, 0.01, dtype)
+    assert factors.dtype == dtype
+    factors = matrices_of(factors).double()
+    covariance = symmetric_matrices(scatter) / 10
+    covariance += 0.01 * torch.eye(n_features, dtype=torch.float64)
     expected = torch.linalg.inv(torch.linalg.cholesky(covariance))
-    bound = {torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
+    bound = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
     torch.testing.assert_close(factors, expected, rtol=0, atol=bound * float(expected.abs().max()))
     assert not factors.triu(1).any()
 
@@ -71,17 +76,14 @@ def test_a_covariance_without_a_factor_raises(position, number):
     scatter = make_scatter(70, 9)
     scatter[position, -1] = number
     with pytest.raises(np.linalg.LinAlgError, match="regularization"):
-        whitening_strips(scatter, 10, 0.0, torch.float32)
+        whitening_factors(scatter, 10, 0.0, torch.float32)
 
 
 def reference_distances(embeddings, whitening):
     """Equation 2 of the paper, position by position, with the factors in float64."""
-    squared = torch.zeros(embeddings.shape[:2], dtype=torch.float64)
-    differences = embeddings.double() - whitening.mean.double()
-    for strip in whitening.strips:
-        part = differences[:, :, : strip.shape[2]]
-        squared += torch.einsum("prc,npc->npr", strip.double(), part).square().sum(dim=2)
-    return squared.sqrt()
+    differences = embeddings.double() - whitening.mean
+    factors = matrices_of(whitening.factors).double()
+    return torch.einsum("prc,npc->npr", factors, differences).norm(dim=2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -89,28 +91,36 @@ def reference_distances(embeddings, whitening):
     n_samples=st.integers(1, 110),
     n_positions=st.integers(1, 70),
     n_features=st.integers(1, 80),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_distances_are_those_in_float64(n_samples, n_positions, n_features, dtype):
     whitening = make_whitening(n_positions, n_features, dtype)
     embeddings = make_embeddings(n_samples, n_positions, n_features)
+    assert_distances(whitening, embeddings)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_features", [1, 2, 3, 5, 7, 100])
+@pytest.mark.parametrize("n_samples", [1, 8, 9, 33])
+def test_distances_of_odd_sizes(n_samples, n_features, dtype):
+    whitening = make_whitening(3, n_features, dtype)
+    embeddings = make_embeddings(n_samples, 3, n_features)
+    assert_distances(whitening, embeddings)
+    assert_distances(whitening, embeddings.double())
+
+
+def assert_distances(whitening, embeddings):
     distances = whitening.distances(embeddings)
-    assert distances.dtype == torch.float32
+    assert distances.dtype == embeddings.dtype
     expected = reference_distances(embeddings, whitening)
     torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("are_compiled", [True, False])
-def test_factors_in_bfloat16_lose_nothing_more_far_from_zero(are_compiled, monkeypatch):
-    if not are_compiled:
-        monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
+def test_factors_in_bfloat16_lose_nothing_more_far_from_zero():
     whitening = make_whitening(5, 30, torch.bfloat16)
     embeddings = (make_embeddings(4, 5, 30).double() + 1e6).float()
     whitening.mean += 1e6
-    distances = whitening.distances(embeddings)
-    expected = reference_distances(embeddings, whitening)
-    rounded = 2e-2 if not are_compiled else 2e-6  # torch rounds the differences, too
-    torch.testing.assert_close(distances.double(), expected, rtol=rounded, atol=0)
+    assert_distances(whitening, embeddings)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -121,19 +131,15 @@ def test_a_sample_is_measured_alike_in_any_company(is_low_rank, n_threads, threa
     threads(n_threads)
     together = whitening.distances(embeddings)
     alone = torch.cat([whitening.distances(embeddings[i : i + 1]) for i in range(60)])
-    assert torch.equal(together, alone)
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
 
 
-def test_compiled_distances_are_used_and_equal_torchs(monkeypatch):
+def test_compiled_distances_equal_torchs(plain_kernels_within):
     whitening = make_whitening(70, 100)
     embeddings = make_embeddings(7, 70, 100)
-    compiled = whitening.distances(embeddings)
-    monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
-    plain = make_whitening(70, 100)
-    assert [strip.shape[1] for strip in plain.strips] != [s.shape[1] for s in whitening.strips]
-    torch.testing.assert_close(plain.distances(embeddings), compiled, rtol=2e-6, atol=0)
-    # Made where there is Numba, and used where there is none.
-    torch.testing.assert_close(whitening.distances(embeddings), compiled, rtol=2e-6, atol=0)
+    found = whitening.distances(embeddings)
+    with plain_kernels_within():
+        torch.testing.assert_close(whitening.distances(embeddings), found, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +157,7 @@ def test_compiled_distances_are_used_and_equal_torchs(monkeypatch):
 def test_any_layout_of_embeddings_will_do(change):
     whitening = make_whitening(20, 30)
     embeddings = change(make_embeddings(1, 20, 30))
-    expected = reference_distances(embeddings, whitening)
-    distances = whitening.distances(embeddings)
-    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0)
+    assert_distances(whitening, embeddings)
 
 
 def test_tensors_without_memory_are_no_trouble():
@@ -162,33 +166,22 @@ def test_tensors_without_memory_are_no_trouble():
     torch.testing.assert_close(distances, whitening.distances(torch.zeros(2, 4, 5)))
 
 
-def test_factors_are_inverted_where_only_distances_are_not_compiled(monkeypatch):
-    expected = make_whitening(20, 40)
-    embeddings = make_embeddings(3, 20, 40)
-    loops = _mahalanobis.loops
-    monkeypatch.setattr(
-        _mahalanobis, "loops", lambda name, dtype: loops(name, dtype) if "white" in name else None
-    )
-    distances = make_whitening(20, 40).distances(embeddings)
-    torch.testing.assert_close(distances, expected.distances(embeddings), rtol=2e-6, atol=0)
-
-
 def test_no_degrees_of_freedom_are_no_success():
     with pytest.raises(np.linalg.LinAlgError):
-        whitening_strips(make_scatter(3, 4), 0, 0.01, torch.float32)
+        whitening_factors(make_scatter(3, 4), 0, 0.01, torch.float32)
 
 
 def test_gradients_pass():
     whitening = make_whitening(4, 5)
     embeddings = make_embeddings(2, 4, 5).requires_grad_()
-    distances = mahalanobis_distances(embeddings, whitening.mean, whitening.strips)
+    distances = mahalanobis_distances(embeddings, whitening.mean, whitening.factors)
     assert distances.requires_grad
 
 
 def test_pickled_factors_are_as_large_as_they_are():
     whitening = make_whitening(20, 100)
     pickled = pickle.dumps(whitening)
-    n_numbers = sum(strip.numel() for strip in whitening.strips) + 2 * whitening.mean.numel()
+    n_numbers = whitening.factors.numel() + 2 * whitening.mean.numel()
     assert len(pickled) < 4 * n_numbers + 5000
     embeddings = make_embeddings(3, 20, 100)
     restored = pickle.loads(pickled)
@@ -199,8 +192,8 @@ def make_low_rank(n_samples, n_positions, n_features, scale=1.0):
     generator = torch.Generator().manual_seed(n_features)
     rows = 3 + scale * torch.randn(n_samples, n_positions, n_features, generator=generator)
     mean = rows.double().mean(dim=0)
-    strips = low_rank_strips(rows, mean, 0.01, torch.float64, with_samples=False)
-    return LowRankWhitening(mean, strips, 0.01, rows)
+    factors = low_rank_factors(rows, mean, 0.01, torch.float64, with_samples=False)
+    return LowRankWhitening(mean, factors, 0.01, rows)
 
 
 def solved_distances(embeddings, whitening):
@@ -232,18 +225,24 @@ def test_low_rank_distances_are_the_solutions(
     torch.testing.assert_close(distances.double(), expected, rtol=1e-6, atol=0)
 
 
-def test_compiled_low_rank_distances_are_used_and_equal_torchs(monkeypatch):
-    from skpadim.gaussian import _low_rank_loop
+@pytest.mark.parametrize("n_features", [1, 2, 3, 5, 7, 100])
+@pytest.mark.parametrize("n_samples", [2, 5, 8])
+@pytest.mark.parametrize("n_embeddings", [1, 8, 9, 33])
+def test_low_rank_distances_of_odd_sizes(n_embeddings, n_samples, n_features):
+    whitening = make_low_rank(n_samples, 3, n_features)
+    embeddings = make_embeddings(n_embeddings, 3, n_features)
+    expected = solved_distances(embeddings, whitening)
+    torch.testing.assert_close(
+        whitening.distances(embeddings).double(), expected, rtol=1e-6, atol=0
+    )
 
+
+def test_compiled_low_rank_distances_equal_torchs(plain_kernels_within):
     whitening = make_low_rank(70, 20, 300)
     embeddings = make_embeddings(7, 20, 300)
-    compiled = whitening.distances(embeddings)
-    direct = _low_rank_loop.low_rank_distances(
-        embeddings, whitening.mean, whitening.samples, whitening.strips, 0.01
-    )
-    assert torch.equal(compiled, direct)
-    monkeypatch.setattr(_mahalanobis, "loops", lambda *_: None)
-    torch.testing.assert_close(whitening.distances(embeddings), compiled, rtol=1e-6, atol=0)
+    found = whitening.distances(embeddings)
+    with plain_kernels_within():
+        torch.testing.assert_close(whitening.distances(embeddings), found, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +295,7 @@ def test_small_triangles_are_taken_for_low_ranks(
     whitening = whitening_of(samples, 0.01, dtype)
     assert isinstance(whitening, LowRankWhitening) == is_low_rank
     # Also where the factors of moments are held in bfloat16.
-    expected = solved_distances(rows + 1, LowRankWhitening(samples.mean, [], 0.01, rows))
+    expected = solved_distances(rows + 1, LowRankWhitening(samples.mean, None, 0.01, rows))
     distances = whitening.distances(rows + 1)
     torch.testing.assert_close(distances.double(), expected, rtol=1e-6, atol=0)
 
@@ -309,12 +308,11 @@ def test_triangles_of_samples_are_made_a_few_positions_at_a_time(monkeypatch):
     monkeypatch.setattr(
         _mahalanobis.Moments, "of", lambda part: sizes.append(part.shape[1]) or moments_of(part)
     )
-    monkeypatch.setattr("skpadim.gaussian._blocks._LARGE_BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("skpadim.gaussian._linalg._LARGE_BLOCK_BYTES", 2**18)
     whitening = whitening_of(Samples(rows, 50), 0.01, torch.float32)
     assert sum(sizes) == 70
     assert max(sizes) < 30
-    for strip, other in zip(whitening.strips, expected.strips, strict=True):
-        assert torch.equal(strip, other)
+    assert torch.equal(whitening.factors, expected.factors)
 
 
 def test_inference_mode_and_features_apart_go_together():

@@ -13,8 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skpadim import PatchGaussian
 from skpadim.calibration._conformal import conformal_offset
-from skpadim.gaussian._mahalanobis import mahalanobis_distances, whitening_strips
-from skpadim.gaussian._triangles import lower_triangles
+from skpadim.gaussian._linalg import lower_triangles
+from skpadim.gaussian._mahalanobis import mahalanobis_distances, whitening_factors
 
 
 @parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
@@ -106,15 +106,12 @@ def test_moments_stand_a_large_offset():
     np.testing.assert_allclose(shifted.mahalanobis(test + 1e6), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("are_compiled", [True, False])
+@pytest.mark.parametrize("way", ["compiled_kernels", "plain_kernels"])
 @pytest.mark.parametrize("solver", ["auto", "full", "low_rank"])
 @pytest.mark.parametrize(("n", "n_features"), [(3, 1), (5, 40), (30, 40), (60, 20)])
 @pytest.mark.parametrize("offset", [1e4, -1e6])
-def test_features_far_from_zero_keep_their_digits(
-    offset, n, n_features, solver, are_compiled, monkeypatch
-):
-    if not are_compiled:
-        monkeypatch.setattr("skpadim.gaussian._mahalanobis.loops", lambda *_: None)
+def test_features_far_from_zero_keep_their_digits(offset, n, n_features, solver, way, request):
+    request.getfixturevalue(way)
     embeddings = make_embeddings(n + 21, (1, 2), n_features, dtype=np.float64)
     train, test = np.split((embeddings + offset).astype(np.float32), [n])
     expected = reference_distances(train, test, 0.01)
@@ -144,7 +141,7 @@ def test_features_far_from_zero_keep_their_digits(
 def test_many_positions_are_worked_through_in_blocks(monkeypatch):
     train, test = make_embeddings(20), make_embeddings(3, seed=1)
     expected = PatchGaussian().fit(train).mahalanobis(test)
-    monkeypatch.setattr("skpadim.gaussian._blocks._BLOCK_BYTES", 5000)
+    monkeypatch.setattr("skpadim.gaussian._linalg._BLOCK_BYTES", 5000)
     np.testing.assert_allclose(PatchGaussian().fit(train).mahalanobis(test), expected, rtol=1e-6)
 
 
@@ -611,10 +608,7 @@ def test_states_of_both_kinds_merge(counts):
     np.testing.assert_array_equal(first.mahalanobis(test), before)
 
 
-def test_large_products_with_the_samples_are_not_kept(monkeypatch):
-    monkeypatch.setattr(
-        "skpadim.gaussian._mahalanobis.loops", lambda *_: None
-    )  # they need no products
+def test_large_products_with_the_samples_are_not_kept(plain_kernels, monkeypatch):
     train, test = make_embeddings(5, n_features=50), make_embeddings(4, n_features=50, seed=1)
     kept = PatchGaussian(calibration=None).fit(train)
     expected = kept.mahalanobis(test)
@@ -624,7 +618,7 @@ def test_large_products_with_the_samples_are_not_kept(monkeypatch):
     np.testing.assert_allclose(gaussian.mahalanobis(test), expected, rtol=1e-5)
     whitening = gaussian._whitening(torch.device("cpu"), torch.float32)
     assert np.shares_memory(whitening.samples.numpy(), gaussian.samples_)
-    assert [strip.shape for strip in whitening.strips] == [(12, 5, 5)]
+    assert whitening.factors.shape == (12, 15)
 
 
 def test_low_rank_pickles_keep_scores_bit_for_bit():
@@ -657,19 +651,18 @@ def test_leave_one_out_keeps_its_digits_where_samples_barely_outnumber_features(
         np.testing.assert_allclose(scores[index], -distances.max(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("are_compiled", [True, False])
+@pytest.mark.parametrize("way", ["compiled_kernels", "plain_kernels"])
 @pytest.mark.parametrize("n_features", [1, 31, 64, 100, 263])
-def test_distances_hold_whatever_strips_the_factors_lie_in(n_features, are_compiled, monkeypatch):
-    if not are_compiled:
-        monkeypatch.setattr("skpadim.gaussian._mahalanobis.loops", lambda *_: None)
+def test_distances_are_solutions_for_any_number_of_features(n_features, way, request):
+    request.getfixturevalue(way)
     scatter = make_scatter(3, n_features)
     triangles = lower_triangles(torch.from_numpy(scatter))
-    strips = whitening_strips(triangles, 9, 0.1, torch.float32)
+    factors = whitening_factors(triangles, 9, 0.1, torch.float32)
     embeddings = torch.randn(4, 3, n_features, generator=torch.Generator().manual_seed(0))
     mean = torch.full((3, n_features), 0.5)
     covariance = scatter / 9 + 0.1 * np.eye(n_features)
     difference = (embeddings - mean).double().numpy()[..., None]
     squared = difference.swapaxes(-1, -2) @ np.linalg.solve(covariance, difference)
     np.testing.assert_allclose(
-        mahalanobis_distances(embeddings, mean, strips), np.sqrt(squared[..., 0, 0]), rtol=1e-5
+        mahalanobis_distances(embeddings, mean, factors), np.sqrt(squared[..., 0, 0]), rtol=1e-5
     )

@@ -7,8 +7,12 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from skpadim.gaussian._small_matrices import blas_threads, cholesky, gram_matrices, inverse_factors
-from skpadim.gaussian._triangles import (
+from skpadim.gaussian._linalg import (
+    blas_threads,
+    cholesky,
+    gram_matrices,
+    inverse_factors,
+    lower_matrices,
     lower_triangles,
     symmetric_matrices,
     triangle_rows,
@@ -66,6 +70,9 @@ def test_triangles_hold_all_of_symmetric_matrices(n, device):
     assert triangle_rows(triangle_size(n)) == n
     np.testing.assert_array_equal(triangles[2].cpu(), matrices[2][np.tril_indices(n)])
     np.testing.assert_array_equal(symmetric_matrices(triangles).cpu(), matrices)
+    np.testing.assert_array_equal(lower_matrices(triangles).cpu(), np.tril(matrices))
+    halves = triangles.to(torch.bfloat16)
+    assert torch.equal(symmetric_matrices(halves), symmetric_matrices(triangles).to(halves.dtype))
 
 
 def test_a_lower_limit_of_the_users_stays():
