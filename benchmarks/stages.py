@@ -27,7 +27,7 @@ import skpadim._streaming
 import skpadim.embedding._network
 import skpadim.gaussian._linalg
 from skpadim import PadimDetector, PatchEmbedder
-from skpadim.backbones._winograd import WinogradConv2d
+from skpadim.backbones.winograd import WinogradConv2d
 from skpadim.embedding._network import CPU_PART
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._mahalanobis import Whitening, whitening_factors

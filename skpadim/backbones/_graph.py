@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._hooks import is_as_written
 from skpadim.backbones._tracer import Maps, record
-from skpadim.backbones._winograd import WinogradConv2d, can_be_winograd, has_winograd
+from skpadim.backbones.winograd import WinogradConv2d, can_be_winograd, has_winograd
 
 _ADDITIONS = (operator.add, torch.add, "add")
 _RECTIFICATIONS = (torch.relu, F.relu, "relu")

@@ -14,7 +14,7 @@ from skpadim.backbones import ModuleBackbone, _graph, load_backbone
 from skpadim.backbones._backbone import Backbone, Layer
 from skpadim.backbones._graph import RectifiedConv2d, make_ready
 from skpadim.backbones._tracer import record
-from skpadim.backbones._winograd import WinogradConv2d
+from skpadim.backbones.winograd import WinogradConv2d
 
 LAYERS = ("layer1", "layer2", "layer3")
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from skpadim._machine_code import vector_width
+from skpadim.backbones.winograd._machine_code import vector_width
 
 # Float32 numbers in a vector register.
 LANES = vector_width()

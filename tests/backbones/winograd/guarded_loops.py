@@ -13,8 +13,8 @@ from itertools import product
 import torch
 from torch.nn.functional import conv2d
 
-from skpadim._vector_code import LANES
-from skpadim.backbones import _winograd_loop
+from skpadim.backbones.winograd import _loop
+from skpadim.backbones.winograd._vector_code import LANES
 
 PAGE = mmap.PAGESIZE
 ADJOINING = sys.argv[1]
@@ -51,8 +51,8 @@ def run_winograd(dtype, n_in, n_out, size, stride, is_added_to):
     images = torch.randn(3, n_in, *size).to(dtype)
     expected = conv2d(images.double(), weight.double(), stride=stride, padding=kernel // 2)
     added = torch.randn(expected.shape).to(dtype) if is_added_to else None
-    kernels = guarded(_winograd_loop.kernels_as_read(weight, stride))
-    outputs = _winograd_loop.convolve(
+    kernels = guarded(_loop.kernels_as_read(weight, stride))
+    outputs = _loop.convolve(
         guarded(images.permute(0, 2, 3, 1)),
         kernels,
         guarded(torch.zeros(kernels.shape[1] * kernels.shape[3])),
@@ -70,7 +70,7 @@ def main():
     torch.Tensor.new_empty = lambda like, *shape: empty(*shape, dtype=like.dtype)
     torch.Tensor.new_zeros = lambda like, *shape: empty(*shape, dtype=like.dtype).zero_()
     dtypes, sizes = (torch.float32, torch.bfloat16), ((1, 1), (13, 18), (14, 14))
-    if _winograd_loop.get_host_cpu_features().get("amx-bf16"):
+    if _loop.get_host_cpu_features().get("amx-bf16"):
         dtypes = (torch.float32,)
     for dtype, size, n_out in product(dtypes, sizes, (1, 33, 4 * LANES)):
         run_winograd(dtype, 3, n_out, size, stride=2, is_added_to=False)

@@ -11,11 +11,13 @@ pairs of pixels, F(3 x 3, 4 x 4).
 from __future__ import annotations
 
 import copy
+import warnings
+from functools import cache
+from importlib import import_module
 
 import torch
 from torch import nn
 
-from skpadim._machine_code import is_readable, loops
 from skpadim.backbones._hooks import is_as_written
 
 # With fewer channels the transforms cost what the products save. A register never holds more.
@@ -62,7 +64,7 @@ class WinogradConv2d(nn.Conv2d):
             if added is not None:
                 outputs = outputs + added
             return outputs.relu() if self.rectifies else outputs
-        outputs = _loop(dtype).convolve(
+        outputs = compiled_loop(dtype).convolve(
             images.to(dtype).permute(0, 2, 3, 1).contiguous(),
             *self._kernels_and_bias(),
             self.out_channels,
@@ -75,8 +77,8 @@ class WinogradConv2d(nn.Conv2d):
     def _is_plain_inference(self, images, added, dtype):
         parameters = [tensor for tensor in (self.weight, self.bias) if tensor is not None]
         return (
-            all(is_readable(tensor, torch.float32) for tensor in parameters)
-            and (is_readable(images, torch.float32) or is_readable(images, dtype))
+            all(_is_readable(tensor, torch.float32) for tensor in parameters)
+            and (_is_readable(images, torch.float32) or _is_readable(images, dtype))
             and (dtype == torch.float32 or _autocast_dtype() == dtype)
             and images.ndim == 4
             and images.shape[1] == self.in_channels
@@ -84,8 +86,8 @@ class WinogradConv2d(nn.Conv2d):
             and (added is None or self._can_add(added, images, dtype))
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
-            and _loop(dtype) is not None
-            and _is_for_loop(self, _loop(dtype).LANES)
+            and compiled_loop(dtype) is not None
+            and _is_for_loop(self, compiled_loop(dtype).LANES)
             and _has_its_shapes(self)
         )
 
@@ -95,7 +97,7 @@ class WinogradConv2d(nn.Conv2d):
         return (
             stride == 1
             and added.shape == (len(images), self.out_channels, *size)
-            and (is_readable(added, torch.float32) or is_readable(added, dtype))
+            and (_is_readable(added, torch.float32) or _is_readable(added, dtype))
         )
 
     def _kernels_and_bias(self):
@@ -104,7 +106,7 @@ class WinogradConv2d(nn.Conv2d):
         known = [_identity(tensor) for tensor in parameters]
         transformed = self._transformed  # once: another thread may replace it
         if transformed is None or transformed[0] != known:
-            kernels = _loop().kernels_as_read(self.weight, self.stride[0])
+            kernels = compiled_loop().kernels_as_read(self.weight, self.stride[0])
             bias = self.weight.new_zeros(kernels.shape[1] * kernels.shape[3])
             if self.bias is not None:
                 bias[: self.out_channels] = self.bias.detach()
@@ -129,7 +131,7 @@ def can_be_winograd(module: nn.Module) -> bool:
 
 def has_winograd(dtype: torch.dtype) -> bool:
     """Whether this machine has the compiled convolution for images of a dtype."""
-    return _loop(dtype) is not None
+    return compiled_loop(dtype) is not None
 
 
 def _is_for_loop(convolution, min_channels):
@@ -167,6 +169,48 @@ def _autocast_dtype():
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
-def _loop(dtype=torch.float32):
-    """The compiled convolution, or None where there is none."""
-    return loops("skpadim.backbones._winograd_loop", dtype)
+def _is_readable(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a loop may take a tensor's numbers from its memory: it is what it seems to be."""
+    return (
+        tensor.dtype == dtype
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not tensor.is_neg()
+        and not (torch.is_grad_enabled() and tensor.requires_grad)
+        and _has_memory(tensor)
+    )
+
+
+def _has_memory(tensor):
+    try:
+        return tensor.data_ptr() != 0 or tensor.numel() == 0
+    except RuntimeError:  # one of a transformed function, such as torch.func.vmap's
+        return False
+
+
+@cache
+def compiled_loop(dtype=torch.float32):
+    """The module of the compiled convolution, or None where there is none for such numbers."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # it takes AVX2
+        return None
+    try:
+        from skpadim.backbones.winograd._machine_code import vector_width
+
+        vector_width()  # whose error is the developer's, and not excused as a compiler's is below
+    except ImportError:
+        return None
+    try:
+        loop = import_module("skpadim.backbones.winograd._loop")
+        loop.compiled(dtype)
+    except (ImportError, NotImplementedError):  # no Numba, none for this system, or this dtype
+        return None
+    except Exception as error:
+        warnings.warn(
+            f"Numba cannot compile fast loops ({type(error).__name__}: {error}); torch's operations"
+            " are used, which give the same results more slowly.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return loop

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from skpadim._machine_code import compile_loop, loops
+from skpadim.backbones.winograd._convolution import compiled_loop
+from skpadim.backbones.winograd._machine_code import compile_loop
 
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 TASK = np.dtype([("number", np.int64)])
@@ -15,36 +16,36 @@ TASK = np.dtype([("number", np.int64)])
 @pytest.fixture
 def fresh():
     """Look for compiled loops anew in a test, and again after it."""
-    loops.cache_clear()
+    compiled_loop.cache_clear()
     yield
-    loops.cache_clear()
+    compiled_loop.cache_clear()
 
 
 def test_there_are_none_on_other_cpus(monkeypatch, fresh):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
+    assert compiled_loop(torch.float32) is None
 
 
 def test_there_are_none_for_other_numbers(fresh):
-    assert loops("skpadim.backbones._winograd_loop", torch.float64) is None
+    assert compiled_loop(torch.float64) is None
 
 
 def test_there_are_none_without_numba(monkeypatch, fresh):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "skpadim.backbones._winograd_loop", raising=False)
-    assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
+    monkeypatch.delitem(sys.modules, "skpadim.backbones.winograd._loop", raising=False)
+    assert compiled_loop(torch.float32) is None
 
 
 def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, fresh):
-    from skpadim.backbones import _winograd_loop
+    from skpadim.backbones.winograd import _loop
 
     def fail(*arguments):
         raise OSError("disk full")
 
-    _winograd_loop.compiled.cache_clear()
-    monkeypatch.setattr(_winograd_loop, "compile_loop", fail)
+    _loop.compiled.cache_clear()
+    monkeypatch.setattr(_loop, "compile_loop", fail)
     with pytest.warns(RuntimeWarning, match=r"OSError: disk full.*more slowly"):
-        assert loops("skpadim.backbones._winograd_loop", torch.float32) is None
+        assert compiled_loop(torch.float32) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_it_is_compiled_where_nothing_can_be_kept(monkeypatch, error):
 def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_path):
     monkeypatch.setattr("numba.cfunc", lambda *_, **__: lambda f: f.__qualname__)
 
-    from skpadim import _vector_code
+    from skpadim.backbones.winograd import _vector_code
 
     def name():
         return compile_loop(lambda pointer: None, TASK, [_vector_code])
@@ -83,5 +84,5 @@ def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
         assert name() != before
-    monkeypatch.setattr("skpadim._machine_code.vector_width", lambda: 4)
+    monkeypatch.setattr("skpadim.backbones.winograd._machine_code.vector_width", lambda: 4)
     assert name() != before

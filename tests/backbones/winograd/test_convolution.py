@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from skpadim.backbones._winograd import WinogradConv2d, can_be_winograd
+from skpadim.backbones.winograd import WinogradConv2d, can_be_winograd
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -193,7 +193,7 @@ def test_parameters_of_another_size_raise_as_they_do_plainly(name):
 
 @pytest.mark.parametrize("tile", [3, 4])
 def test_the_transforms_are_exact_but_for_rounding(tile):
-    from skpadim.backbones._winograd_transforms import transform_products, transform_window
+    from skpadim.backbones.winograd._transforms import transform_products, transform_window
 
     rng = np.random.default_rng(0)
     window, kernel = rng.normal(size=6), rng.normal(size=7 - tile)
@@ -246,7 +246,7 @@ def test_threads_of_the_caller_do_not_get_into_each_others_way():
 def test_it_runs_on_the_threads_that_torch_has():
     code = """
 import os, torch
-from skpadim.backbones._winograd import WinogradConv2d, has_winograd
+from skpadim.backbones.winograd import WinogradConv2d, has_winograd
 has_winograd(torch.float32)
 torch.set_num_threads(3)
 plain = torch.nn.Conv2d(32, 32, 3, padding=1).requires_grad_(False)

@@ -37,8 +37,8 @@ def test_no_loop_touches_memory_that_is_not_its_own(width, adjoining):
 def test_a_width_that_there_is_not_is_refused(wanted):
     code = """
 import torch
-from skpadim._machine_code import loops
-loops("skpadim.backbones._winograd_loop", torch.float32)
+from skpadim.backbones.winograd._convolution import compiled_loop
+compiled_loop(torch.float32)
 """
     result = run(wanted, "-c", code)
     assert result.returncode != 0

@@ -18,18 +18,18 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from torch.nn.functional import pad
 
-from skpadim import _vector_code as code
-from skpadim._machine_code import compile_loop
-from skpadim._torch_threads import run_on_threads
-from skpadim._vector_code import LANES, NUMBERS, next_count, numbers_at
-from skpadim.backbones import _winograd_transforms as transforms
-from skpadim.backbones._winograd_transforms import (
+from skpadim.backbones.winograd import _transforms as transforms
+from skpadim.backbones.winograd import _vector_code as code
+from skpadim.backbones.winograd._machine_code import compile_loop
+from skpadim.backbones.winograd._torch_threads import run_on_threads
+from skpadim.backbones.winograd._transforms import (
     POINTS,
     WINDOW,
     transform_kernels,
     transform_products,
     transform_window,
 )
+from skpadim.backbones.winograd._vector_code import LANES, NUMBERS, next_count, numbers_at
 
 # Windows taken at a time, and output channels of a product: its 12 sums, of the 16 or 32 vector
 # registers, are as many as keep the units busy that multiply and add.

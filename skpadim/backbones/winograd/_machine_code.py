@@ -1,63 +1,13 @@
-"""Inner loops that Numba compiles for this CPU: whether there are any, how they are kept and run.
-
-A module of such loops has a function ``compiled(dtype)``. It imports Numba and this module, and is
-itself imported by :func:`loops` only, since Numba need not be there.
-"""
+"""A loop that Numba compiles for this CPU: how wide its vectors are, and how it is kept."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import torch
-
-
-@cache
-def loops(name: str, dtype: torch.dtype):
-    """A module of compiled loops, or None where there is none: they are for CPUs with AVX2.
-
-    Parameters
-    ----------
-    name : str
-        Full name of the module.
-    dtype : torch.dtype
-        Of the numbers that the loops are for.
-
-    Returns
-    -------
-    module : module or None
-        With the loop compiled.
-
-    Raises
-    ------
-    ValueError
-        If a vector width is asked for that this CPU does not have; see :func:`vector_width`.
-    """
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        return None
-    try:
-        vector_width()  # whose error is the developer's, and not excused as a compiler's is below
-    except ImportError:
-        return None
-    try:
-        module = import_module(name)
-        module.compiled(dtype)
-    except (ImportError, NotImplementedError):  # no Numba, none for this system, or this dtype
-        return None
-    except Exception as error:
-        warnings.warn(
-            f"Numba cannot compile fast loops ({type(error).__name__}: {error}); torch's operations"
-            " are used, which give the same results more slowly.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    return module
 
 
 @cache
@@ -77,26 +27,6 @@ def vector_width() -> int:
             "environment variable for the widest."
         )
     return int(wanted)
-
-
-def is_readable(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether a loop may take a tensor's numbers from its memory: it is what it seems to be."""
-    return (
-        tensor.dtype == dtype
-        and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and not tensor.is_neg()
-        and not (torch.is_grad_enabled() and tensor.requires_grad)
-        and _has_memory(tensor)
-    )
-
-
-def _has_memory(tensor):
-    try:
-        return tensor.data_ptr() != 0 or tensor.numel() == 0
-    except RuntimeError:  # one of a transformed function, such as torch.func.vmap's
-        return False
 
 
 def compile_loop(function, task: np.dtype, sources):
