@@ -34,6 +34,7 @@ import skpadim._streaming
 from skpadim import PadimDetector
 from skpadim._anomaly_map import anomaly_maps
 from skpadim._devices import full_float32, resolve_device
+from skpadim._padim import map_maker
 from skpadim.images._batches import Images
 
 try:
@@ -227,7 +228,7 @@ def print_stages(backbone, record, options):
 def stage_times(backbone, name, batch_size, options):
     detector = make_detector(backbone, name, options, calibration=None, batch_size=batch_size)
     detector.fit(make_images(options.train[backbone], options))
-    maker = detector._map_maker()
+    maker = map_maker(detector)
     embedder, device = maker.embedder, resolve_device(options.device)
     images = make_images(batch_size, options)
     embeddings = embedder.embed(images, device)

@@ -41,7 +41,7 @@ from skpadim.gaussian._patch_gaussian import (
     whitening_in,
 )
 from skpadim.images._batches import Images, image_parts
-from skpadim.images._unreadable import warned_of
+from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 
 class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
@@ -389,14 +389,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         maps : ndarray of shape (n_batch, height, width), float32
             As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
         """
-        return warned_of(self._iter_maps_and_errors(X, on_error))
-
-    @own_torch_state()
-    def _iter_maps_and_errors(self, X, on_error):
-        """As :meth:`iter_anomaly_maps`, with the errors of each batch in place of warnings."""
-        check_is_fitted(self)
-        parts = image_parts(X, size_of_parts(int(self.batch_size), self.n_jobs), on_error)
-        return iter_map_batches(self._map_maker(), parts, self.n_jobs, "Scoring")
+        return warned_of(iter_maps_and_errors(self, X, on_error))
 
     @own_torch_state()
     def score_samples(self, X):
@@ -413,7 +406,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
             Minus the maximum of the anomaly map.
         """
         check_is_fitted(self)
-        return score_images(self._map_maker(), Images(X), self.n_jobs, "Scoring")
+        return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
 
     def _score_held_out(self, X, y, groups):
         """Scores, groups and digests of held-out good images, and the digests of those learned."""
@@ -436,13 +429,6 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         # Found here, so that neither the embedder nor its copies with the workers warn as well.
         device = available_device(self.device, self)
         return self.embedder_.set_params(device=device, **settings)
-
-    def _map_maker(self):
-        """All that scoring needs, for the device that is asked for."""
-        embedder = self._fitted_embedder()
-        device = resolve_device(embedder.device)
-        dtype = torch.float32 if self.precision == "float32" else torch.bfloat16
-        return MapMaker(embedder, whitening_in(self.gaussian_, device, dtype), float(self.sigma))
 
     def _store(self, embedder, state, digests, threshold=None):
         """Set the fitted attributes, all at once, when nothing can fail any more."""
@@ -482,3 +468,23 @@ def make_embedder(detector: PadimDetector) -> PatchEmbedder:
     """A fitted embedder with the parameters of a detector, all of which are checked."""
     detector._validate_params()
     return detector._make_embedder().fit()
+
+
+def map_maker(detector: PadimDetector) -> MapMaker:
+    """All that scoring by a fitted detector needs, for the device that is asked for."""
+    embedder = detector._fitted_embedder()
+    device = resolve_device(embedder.device)
+    dtype = torch.float32 if detector.precision == "float32" else torch.bfloat16
+    whitening = whitening_in(detector.gaussian_, device, dtype)
+    return MapMaker(embedder, whitening, float(detector.sigma))
+
+
+@own_torch_state()
+def iter_maps_and_errors(
+    detector: PadimDetector, X, on_error: str
+) -> Iterator[tuple[np.ndarray, dict[int, UnreadableImageError]]]:
+    """As `iter_anomaly_maps`, with the errors of each batch in place of warnings."""
+    check_is_fitted(detector)
+    n_jobs = detector.n_jobs
+    parts = image_parts(X, size_of_parts(int(detector.batch_size), n_jobs), on_error)
+    return iter_map_batches(map_maker(detector), parts, n_jobs, "Scoring")

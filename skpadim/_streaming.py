@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from skpadim._anomaly_map import anomaly_maps, image_scores
-from skpadim._devices import available_device, resolve_device
-from skpadim._large_tensors import empty
+from skpadim._devices import available_device, empty, resolve_device
 from skpadim._parallel import chunk_size, count_workers, map_chunks, part_size, split_images
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state

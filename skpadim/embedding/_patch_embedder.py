@@ -13,8 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._devices import available_device, resolve_device
-from skpadim._large_tensors import empty
+from skpadim._devices import available_device, empty, resolve_device
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state

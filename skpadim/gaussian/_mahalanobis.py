@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skpadim._large_tensors import empty
+from skpadim._devices import empty
 from skpadim.gaussian._linalg import (
     check_digits,
     cholesky,

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from skpadim._large_tensors import empty
+from skpadim._devices import empty
 from skpadim.gaussian._linalg import (
     diagonals,
     each_block,

@@ -336,7 +336,6 @@ def no_work(monkeypatch):
         (["btad", "--root", "{root}"], "looked for <category>/train/ok"),
         (["mvtec_ad", "--root", "{root}", "-o", "{root}/no/r.csv"], "the folder of r.csv, does"),
         (["mvtec_ad", "--root", "{root}", "-o", "{root}"], "is a folder; give the name of"),
-        (["mvtec_ad", "--root", "{root}", "--on-error", "go"], "on_error='go' must be 'raise' or"),
         (["mvtec_ad", "--root", "{root}", "--resolution", "4k"], "resolution='4k' must be"),
         (["mvtec_ad", "--root", "{root}", "--backbone", "resnet19"], "did you mean 'resnet18'"),
         (["mvtec_ad", "--root", "{root}", *SMALL, "--layers", "layer9"], "'layer9'"),

@@ -1,9 +1,9 @@
-"""Memory for large tensors."""
+"""Devices, and memory for large tensors."""
 
 import pytest
 import torch
 
-from skpadim._large_tensors import empty
+from skpadim._devices import empty
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -269,7 +269,7 @@ def test_ctrl_c_says_where_the_rows_are(model, folder, tmp_path, capsys, monkeyp
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PadimDetector, "_iter_maps_and_errors", interrupted)
+    monkeypatch.setattr("skpadim._padim.iter_maps_and_errors", interrupted)
     assert main(["score", str(model), str(folder), "-o", str(tmp_path / "s.csv")]) == 130
     error = capsys.readouterr().err
     assert error == (
@@ -498,6 +498,7 @@ def test_help_has_the_exit_codes(command, capsys):
         ["score", "m"],
         ["demo", "x"],
         ["fit", "x", "-o", "y", "--image-size", "4x"],
+        ["score", "m", "x", "--on-error", "go"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skpadim._score_file import ScoreFile
+from skpadim.command._score_file import ScoreFile
 
 PATHS = ["a.png", "=1+1.png", 'odd,"name".png', "two\nlines.png", "return\r.png", "\udcff.png", "z"]
 

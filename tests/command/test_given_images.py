@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from skpadim._given_images import collect_images
+from skpadim.command._given_images import collect_images
 
 
 @pytest.fixture

@@ -14,6 +14,12 @@ from skpadim.images._files import files_left_out, list_images
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images
 
 
+def tell_on_terminal(text: str) -> None:
+    """Say on a terminal what will be done, before what takes seconds."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
 class GivenImages(NamedTuple):
     """Images, each once."""
 

@@ -1,0 +1,1 @@
+"""The `skpadim` command: its options, and what each of its subcommands does."""

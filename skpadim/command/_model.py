@@ -1,0 +1,57 @@
+"""A detector from the command line's options, and from a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skpadim import PadimDetector
+
+
+def make_detector(options, **parameters) -> PadimDetector:
+    """An unfitted detector with the options that `fit` and `benchmark` share."""
+    from skpadim import PadimDetector
+
+    size, crop_size = options.image_size, options.crop_size
+    if crop_size is None:
+        sides = size if isinstance(size, tuple) else (size, size)
+        crop_size = tuple(max(1, side * 7 // 8) for side in sides)
+        crop_size = crop_size if isinstance(size, tuple) else crop_size[0]
+    return PadimDetector(
+        options.backbone,
+        weights=None if options.weights == "none" else options.weights,
+        layers=options.layers if options.layers == "auto" else tuple(options.layers),
+        n_features=None if options.n_features == "all" else options.n_features,
+        image_size=size,
+        crop_size=None if crop_size == "none" else crop_size,
+        device=options.device,
+        random_state=options.seed,
+        verbose=1,
+        **parameters,
+    )
+
+
+def load_model(path: Path) -> PadimDetector:
+    """A detector from a model file."""
+    import joblib
+
+    from skpadim import PadimDetector
+
+    with open(path, "rb"):
+        pass  # that it may be read, or the system's word on it
+    try:
+        detector = joblib.load(path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path} cannot be read as a model: it needs the module {error.name!r}, which is not "
+            "installed."
+        ) from error
+    except Exception as error:  # unpickling raises nearly anything, which would help nobody
+        raise ValueError(
+            f"{path} cannot be read as a model: it is none, or damaged, or comes from another "
+            "version. 'skpadim fit' writes model files."
+        ) from error
+    if not isinstance(detector, PadimDetector):
+        raise ValueError(f"{path} holds a {type(detector).__name__}, not a PadimDetector.")
+    return detector
