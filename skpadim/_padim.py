@@ -26,12 +26,12 @@ from skpadim._streaming import (
 from skpadim._torch_state import own_torch_state
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
 from skpadim.calibration._training_samples import check_groups, find_good
-from skpadim.embedding._patch_embedder import (
+from skpadim.embedding._parameters import (
     EMBEDDING_CONSTRAINTS,
     MODEL_PARAMETERS,
-    PatchEmbedder,
     check_unchanged,
 )
+from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._leave_one_out import check_enough_samples
 from skpadim.gaussian._mahalanobis import check_scorable
 from skpadim.gaussian._patch_gaussian import (

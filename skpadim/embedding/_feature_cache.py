@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import PIL
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from sklearn.utils.validation import check_memory
 
 from skpadim._files import written_whole
 from skpadim._version import __version__
-from skpadim.images._batches import Images
+from skpadim.images._batches import Images, read_ahead, stack_pixels
 from skpadim.images._files import ImageFileError, open_regular
-
-# A mark of the format, CRC-32 of all that follows it; height, width and channels.
-_HEADER = struct.Struct("<8sI")
-_SHAPE = struct.Struct("<3I")
-_MARK = b"skpadim1"
+from skpadim.images._unreadable import UnreadableImageError
 
 
 class FeatureCache:
@@ -120,32 +116,65 @@ def _open_folder(memory):
 
 
 def _file_name(layer):
-    return quote(layer, safe="")
+    return f"{quote(layer, safe='')}.safetensors"
 
 
 def _read_map(path):
     """A map from its file; None if there is none, or if it is not as it was written."""
     try:
-        with open(path, "rb") as file:
-            content = bytearray(os.fstat(file.fileno()).st_size)
-            n_read = file.readinto(content)
-    except OSError:
+        with safe_open(path, "pt") as file:
+            layer_map, known = file.get_tensor("map"), file.metadata() or {}
+    except (OSError, SafetensorError):
         return None
-    start = _HEADER.size + _SHAPE.size
-    if n_read != len(content) or n_read < start:
-        return None
-    mark, checksum = _HEADER.unpack_from(content)
-    shape = _SHAPE.unpack_from(content, _HEADER.size)
-    if mark != _MARK or zlib.crc32(memoryview(content)[_HEADER.size :]) != checksum:
-        return None
-    return torch.from_numpy(np.frombuffer(content, np.float32, offset=start).reshape(shape))
+    return layer_map if known.get("crc32") == _checksum(layer_map) else None
 
 
 def _write_map(path, layer_map):
     """Write a map to a file that is there whole, or not at all."""
-    shape = _SHAPE.pack(*layer_map.shape)
-    values = np.ascontiguousarray(layer_map.numpy(force=True), dtype=np.float32)
-    header = _HEADER.pack(_MARK, zlib.crc32(values, zlib.crc32(shape)))
-    with written_whole(path, durable=False) as part, open(part, "wb") as file:
-        file.write(header + shape)
-        file.write(values)
+    layer_map = layer_map.to("cpu", torch.float32).contiguous()
+    with written_whole(path, durable=False) as part:
+        save_file({"map": layer_map}, part, metadata={"crc32": _checksum(layer_map)})
+
+
+def _checksum(layer_map):
+    return str(zlib.crc32(layer_map.numpy(), zlib.crc32(repr(layer_map.shape).encode())))
+
+
+def iter_cached(
+    cache: FeatureCache,
+    images: Images,
+    layers: Sequence[str],
+    batch_size: int,
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    compute: Callable[[torch.Tensor], Iterator[tuple[slice, dict[str, torch.Tensor]]]],
+    reduce: Callable[[list[torch.Tensor]], list[torch.Tensor]],
+) -> Iterator[list[torch.Tensor]]:
+    """Yield reduced maps (n_batch, height, width, channels) of some layers, batch by batch.
+
+    Maps that are not in the cache are computed, from pixels of the `sizes`, and kept. Those of one
+    image are reduced before images are put together, since most channels go.
+    """
+
+    def read(index):
+        try:
+            entry = cache.entry(images, index)
+            maps = cache.load(entry, layers)
+            if maps is not None:
+                return entry, reduce(maps), None
+            return entry, None, images.read(index, *sizes)
+        except UnreadableImageError as error:
+            return None, None, images.skip(error, index, sizes[1])
+
+    for batch in read_ahead(read, len(images), batch_size):
+        reduced = [maps for _, maps, _ in batch]
+        new = [place for place, maps in enumerate(reduced) if maps is None]
+        if new:
+            pixels = stack_pixels([batch[place][2] for place in new])
+            for part, computed in compute(pixels):
+                computed = {layer: maps.float().cpu() for layer, maps in computed.items()}
+                for row, place in enumerate(new[part]):
+                    maps = {layer: of_all[row] for layer, of_all in computed.items()}
+                    if batch[place][0] is not None:
+                        cache.save(batch[place][0], maps)
+                    reduced[place] = reduce([maps[layer] for layer in layers])
+        yield [torch.stack(maps) for maps in zip(*reduced, strict=True)]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from numbers import Integral
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, empty, resolve_device
@@ -18,52 +16,27 @@ from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
-from skpadim.embedding._feature_cache import FeatureCache
+from skpadim.embedding._feature_cache import FeatureCache, iter_cached
 from skpadim.embedding._features import features_by_layer, join
 from skpadim.embedding._fingerprint import digest_backbone, layer_source
 from skpadim.embedding._network import iter_maps, load_shared_backbone, ready_network
+from skpadim.embedding._parameters import (
+    EMBEDDING_CONSTRAINTS,
+    MODEL_PARAMETERS,
+    check_input_size,
+    check_n_features,
+    check_unchanged,
+    sizes_of,
+)
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
     count_images,
     image_batches,
     image_parts,
-    read_ahead,
-    stack_pixels,
 )
 from skpadim.images._read import fit_to_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
-
-# What the parameters of PatchEmbedder and PadimDetector that they share may be.
-EMBEDDING_CONSTRAINTS = {
-    "backbone": "no_validation",  # checked where it is loaded, with the names that are known
-    "weights": "no_validation",
-    "layers": "no_validation",
-    "n_features": [StrOptions({"auto"}), None, Interval(Integral, 1, None, closed="left")],
-    "projection": [StrOptions({"random", "semi_orthogonal"})],
-    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
-    "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "device": [str, torch.device],
-    "precision": [StrOptions({"float32", "bfloat16", "float16"})],
-    "compile": ["boolean"],
-    "memory": [None, str, os.PathLike, HasMethods(["cache"])],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-}
-
-# Those that the embeddings depend on: after a fit they must stay as they are. (So must
-# random_state, but a fitted embedder does not look at it again.)
-MODEL_PARAMETERS = (
-    "backbone",
-    "weights",
-    "layers",
-    "n_features",
-    "projection",
-    "image_size",
-    "crop_size",
-    "precision",
-)
 
 
 class PatchEmbedder(
@@ -219,15 +192,15 @@ class PatchEmbedder(
         if X is not None:
             Images(X)
         resolve_device(self.device)
-        size, crop = self._sizes()
+        size, crop = sizes_of(self.image_size, self.crop_size)
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(2**31))
         load = load_backbone if self.memory is None else load_shared_backbone
         backbone = load(self.backbone, self.weights, self.layers, seed)
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
-        n_features = _check_n_features(self.n_features, backbone, layers, n_channels)
-        _check_input_size(crop, backbone, layers)
+        n_features = check_n_features(self.n_features, backbone, layers, n_channels)
+        check_input_size(crop, backbone, layers)
         grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
 
         self.backbone_ = backbone.name
@@ -468,50 +441,31 @@ class PatchEmbedder(
 
     def _iter_remembered(self, images, device, rows):
         """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
-        cache = self._open_cache(device)
-        names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in self._kept()}
-        chosen = [names[layer] for layer in self.layers_]
-
-        def read(index):
-            try:
-                entry = cache.entry(images, index)
-                maps = cache.load(entry, chosen)
-                if maps is not None:  # before images are put together: most channels go
-                    return entry, self._reduce(maps, threads=False), None
-                return entry, None, images.read(index, self.image_size_, self.input_size_)
-            except UnreadableImageError as error:
-                return None, None, images.skip(error, index, self.input_size_)
-
-        batches = read_ahead(read, len(images), int(self.batch_size))
-        for batch in batches:
-            reduced = [maps for _, maps, _ in batch]
-            new = [position for position, maps in enumerate(reduced) if maps is None]
-            if new:
-                pixels = stack_pixels([batch[position][2] for position in new])
-                network = self._network_on(device, tuple(names), narrow=False)
-                for part, computed in iter_maps(network, pixels, device):
-                    computed = [layer_maps.float().cpu() for layer_maps in computed]
-                    for position, *maps in zip(new[part], *computed, strict=True):
-                        maps = dict(zip(names.values(), maps, strict=True))
-                        if batch[position][0] is not None:
-                            cache.save(batch[position][0], maps)
-                        maps = [maps[name] for name in chosen]
-                        reduced[position] = self._reduce(maps, threads=False)
-            layers = [torch.stack(maps).to(device) for maps in zip(*reduced, strict=True)]
-            yield self._join(layers, rows.take(len(batch)))
-
-    def _open_cache(self, device):
         # An embedder that was fitted without memory knows its network only as far as it is cut.
         network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
         settings = (network, self.image_size_, self.input_size_, self.precision, device.type)
-        return FeatureCache(self.memory, settings)
-
-    def _kept(self):
-        """Layers whose maps are computed and kept at once: the usual ones and the chosen ones."""
+        cache = FeatureCache(self.memory, settings)
         usual = ("layer1", "layer2", "layer3")
-        return tuple(
-            layer for layer in self._network.layers if layer in usual or layer in self.layers_
+        kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
+        names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
+
+        def compute(pixels):
+            network = self._network_on(device, kept, narrow=False)
+            for part, maps in iter_maps(network, pixels, device):
+                yield part, dict(zip(names.values(), maps, strict=True))
+
+        batches = iter_cached(
+            cache,
+            images,
+            [names[layer] for layer in self.layers_],
+            int(self.batch_size),
+            (self.image_size_, self.input_size_),
+            compute,
+            partial(self._reduce, threads=False),
         )
+        for layers in batches:
+            layers = [maps.to(device) for maps in layers]
+            yield self._join(layers, rows.take(len(layers[0])))
 
     def _features_by_layer(self):
         """Share of each layer of the features; made anew after unpickling."""
@@ -539,17 +493,6 @@ class PatchEmbedder(
             width=self.input_size_[1],
             channels=self._features[layers[-1]].channels if narrow else None,
         )
-
-    def _sizes(self):
-        """`image_size` and `crop_size` as pairs (height, width)."""
-        size = _pair(self.image_size, "image_size")
-        crop = size if self.crop_size is None else _pair(self.crop_size, "crop_size")
-        if crop[0] > size[0] or crop[1] > size[1]:
-            raise ValueError(
-                f"crop_size={self.crop_size!r} is larger than image_size={self.image_size!r}: make "
-                "it smaller, or None to keep the whole image."
-            )
-        return size, crop
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -586,56 +529,3 @@ class _RowsInTurn:
         start = self.start if self.start + n_batch <= len(self.out) else 0
         self.start = start + n_batch
         return self.out[start : self.start]
-
-
-def check_unchanged(estimator, fitted_parameters):
-    """Raise if a parameter that the fitted model depends on has another value now."""
-    for name, fitted in fitted_parameters.items():
-        current = getattr(estimator, name)
-        if current is not fitted and not _equal(current, fitted):
-            raise ValueError(
-                f"{name}={current!r}, but this {type(estimator).__name__} was fitted with "
-                f"{name}={fitted!r}: fit it again, or set the parameter back."
-            )
-
-
-def _equal(one, other):
-    sequences = (tuple, list, np.ndarray)
-    if isinstance(one, sequences) and isinstance(other, sequences):
-        return tuple(one) == tuple(other)
-    return type(one) not in sequences and type(other) not in sequences and one == other
-
-
-def _pair(value, name):
-    """An int or a pair of ints as (height, width)."""
-    pair = (value, value) if isinstance(value, Integral) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in pair):
-        raise ValueError(f"{name}={value!r} must be a number of pixels, or a pair (height, width).")
-    return tuple(int(side) for side in pair)
-
-
-def _check_n_features(n_features, backbone, layers, n_channels):
-    """Turn the `n_features` parameter into a number."""
-    if n_features == "auto":
-        n_features = backbone.n_features
-        return n_channels if n_features is None else min(n_features, n_channels)
-    if n_features is None:
-        return n_channels
-    if n_features > n_channels:
-        raise ValueError(
-            f"n_features={n_features} is more than the {n_channels} features that "
-            f"{', '.join(layers)} of {backbone.name} have: make it smaller, add layers, or use "
-            "None for all."
-        )
-    return int(n_features)
-
-
-def _check_input_size(size, backbone, layers):
-    """See that the coarsest layer has at least one cell."""
-    stride = backbone.layers[layers[-1]].stride
-    if min(size) < stride:
-        raise ValueError(
-            f"Images of {size[0]} x {size[1]} pixels (image_size after crop_size) are smaller than "
-            f"the stride of {layers[-1]} of {backbone.name}, {stride}: make image_size larger, or "
-            "leave that layer out."
-        )

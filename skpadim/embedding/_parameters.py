@@ -1,0 +1,105 @@
+"""What the parameters of PatchEmbedder, which PadimDetector shares, may be."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+EMBEDDING_CONSTRAINTS = {
+    "backbone": "no_validation",  # checked where it is loaded, with the names that are known
+    "weights": "no_validation",
+    "layers": "no_validation",
+    "n_features": [StrOptions({"auto"}), None, Interval(Integral, 1, None, closed="left")],
+    "projection": [StrOptions({"random", "semi_orthogonal"})],
+    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
+    "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "device": [str, torch.device],
+    "precision": [StrOptions({"float32", "bfloat16", "float16"})],
+    "compile": ["boolean"],
+    "memory": [None, str, os.PathLike, HasMethods(["cache"])],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+# Those that the embeddings depend on: after a fit they must stay as they are. (So must
+# random_state, but a fitted embedder does not look at it again.)
+MODEL_PARAMETERS = (
+    "backbone",
+    "weights",
+    "layers",
+    "n_features",
+    "projection",
+    "image_size",
+    "crop_size",
+    "precision",
+)
+
+
+def check_unchanged(estimator, fitted_parameters):
+    """Raise if a parameter that the fitted model depends on has another value now."""
+    for name, fitted in fitted_parameters.items():
+        current = getattr(estimator, name)
+        if current is not fitted and not _equal(current, fitted):
+            raise ValueError(
+                f"{name}={current!r}, but this {type(estimator).__name__} was fitted with "
+                f"{name}={fitted!r}: fit it again, or set the parameter back."
+            )
+
+
+def _equal(one, other):
+    sequences = (tuple, list, np.ndarray)
+    if isinstance(one, sequences) and isinstance(other, sequences):
+        return tuple(one) == tuple(other)
+    return type(one) not in sequences and type(other) not in sequences and one == other
+
+
+def sizes_of(image_size, crop_size) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The parameters `image_size` and `crop_size` as pairs (height, width)."""
+    size = _pair(image_size, "image_size")
+    crop = size if crop_size is None else _pair(crop_size, "crop_size")
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise ValueError(
+            f"crop_size={crop_size!r} is larger than image_size={image_size!r}: make it smaller, "
+            "or None to keep the whole image."
+        )
+    return size, crop
+
+
+def _pair(value, name):
+    """An int or a pair of ints as (height, width)."""
+    pair = (value, value) if isinstance(value, Integral) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in pair):
+        raise ValueError(f"{name}={value!r} must be a number of pixels, or a pair (height, width).")
+    return tuple(int(side) for side in pair)
+
+
+def check_n_features(n_features, backbone, layers, n_channels):
+    """Turn the `n_features` parameter into a number."""
+    if n_features == "auto":
+        n_features = backbone.n_features
+        return n_channels if n_features is None else min(n_features, n_channels)
+    if n_features is None:
+        return n_channels
+    if n_features > n_channels:
+        raise ValueError(
+            f"n_features={n_features} is more than the {n_channels} features that "
+            f"{', '.join(layers)} of {backbone.name} have: make it smaller, add layers, or use "
+            "None for all."
+        )
+    return int(n_features)
+
+
+def check_input_size(size, backbone, layers):
+    """See that the coarsest layer has at least one cell."""
+    stride = backbone.layers[layers[-1]].stride
+    if min(size) < stride:
+        raise ValueError(
+            f"Images of {size[0]} x {size[1]} pixels (image_size after crop_size) are smaller than "
+            f"the stride of {layers[-1]} of {backbone.name}, {stride}: make image_size larger, or "
+            "leave that layer out."
+        )
