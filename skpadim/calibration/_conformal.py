@@ -1,6 +1,8 @@
 """From the scores of normal images to p-values, and to the threshold that they imply.
 
-Scores here have scikit-learn's sign: higher is more normal.
+Scores here have scikit-learn's sign: higher is more normal, and anomalous is what lies below the
+threshold, the offset. Calibration scores are those of normal samples under a model that has not
+seen them, held out or left out one at a time; `groups` has the group of each, or is None.
 """
 
 from __future__ import annotations
@@ -17,18 +19,6 @@ def training_offset(scores: np.ndarray, contamination: float) -> float:
 
     This is scikit-learn's meaning of contamination. Training samples lie closer to a model that
     has seen them than new ones do: of new normal samples, more (often many more) are flagged.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples,)
-        Scores of the training samples, higher is more normal.
-    contamination : float
-        Share in (0, 0.5].
-
-    Returns
-    -------
-    offset : float
-        Scores below it are anomalous.
     """
     return float(np.percentile(scores, 100 * contamination))
 
@@ -40,35 +30,14 @@ def conformal_offset(
 
     The lowest score whose p-value (:func:`conformal_p_values`) exceeds the contamination: below it
     are the samples with p-values of the contamination or less, exactly, ties included. Without
-    groups this is split conformal prediction's quantile [1]_, of n anomaly scores the
+    groups this is split conformal prediction's quantile (Lei et al., "Distribution-free predictive
+    inference for regression", JASA 113, 2018), of n anomaly scores the
     ⌈(n + 1) (1 - contamination)⌉-th smallest. For held-out scores, which are exchangeable with a
     new sample's, the probability is bounded exactly; for leave-one-out scores nearly so, since
     the models that gave them had one sample, or one group, less.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples,)
-        Scores of normal samples under a model that has not seen them (left out one at a time, or
-        held out), higher is more normal.
-    contamination : float
-        Share of new normal samples that may be flagged, in (0, 0.5].
-    groups : ndarray of shape (n_samples,), default=None
-        Group of each sample, as in :func:`conformal_p_values`.
-
-    Returns
-    -------
-    offset : float
-        Scores below it are anomalous.
-
-    Warns
-    -----
-    UserWarning
-        If there are too few scores (or groups) for the share asked for, so that no p-value is as
-        small: the lowest score is used then, and up to one new normal sample in n + 1 is flagged.
-
-    References
-    ----------
-    .. [1] Lei et al., "Distribution-free predictive inference for regression", JASA 113, 2018.
+    With too few scores, or groups, for a p-value as small, the lowest score is used, with a
+    warning: up to one new normal sample in n + 1 is flagged.
     """
     ordered, p_values = _p_value_steps(scores, groups)
     if p_values[0] > contamination:
@@ -92,33 +61,15 @@ def conformal_offset(
 def conformal_p_values(
     scores: np.ndarray, calibration_scores: np.ndarray, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Probability of scores as low as these, or lower, were the samples normal.
+    """Probability, in (0, 1], of scores as low as these, or lower, were the samples normal.
 
     With n calibration scores, one more than the number of those that are no higher, over n + 1
-    [1]_. Samples of a group are not independent of each other, so where there are groups each
-    counts as one, and a sample in a group of k as 1 / k (hierarchical conformal prediction [2]_):
+    (Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", Springer 2005): of normal
+    samples at most a share α has p-values of α or less. Samples of a group are not independent of
+    each other, so where there are groups each counts as one, and a sample in a group of k as 1 / k
+    (Lee, Barber & Willett, "Distribution-free inference with hierarchical data", arXiv 2306.06342):
     with G groups, ``p = (1 + Σ_g #{j in g: score_j ≤ score} / k_g) / (G + 1)``. The new sample is
     taken to come from a group of its own.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples,)
-        Of new samples, higher is more normal.
-    calibration_scores : ndarray of shape (n_calibration,)
-        Of normal samples under a model that has not seen them.
-    groups : ndarray of shape (n_calibration,), default=None
-        Group of each calibration sample; None for samples that are independent.
-
-    Returns
-    -------
-    p_values : ndarray of shape (n_samples,)
-        In (0, 1]; of normal samples at most a share α has p-values of α or less.
-
-    References
-    ----------
-    .. [1] Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", Springer 2005.
-    .. [2] Lee, Barber & Willett, "Distribution-free inference with hierarchical data",
-       arXiv 2306.06342.
     """
     _check_finite(scores, "scores of new samples", "no p-values can be given")
     ordered, p_values = _p_value_steps(calibration_scores, groups)

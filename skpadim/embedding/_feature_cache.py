@@ -29,22 +29,11 @@ from skpadim.images._unreadable import UnreadableImageError
 
 
 class FeatureCache:
-    """Feature maps in a folder.
+    """Feature maps in a folder, of a path or a joblib.Memory, which is made if it is not there.
 
     Safe to use from several threads and processes at once: files appear whole, under names that
-    say what is in them, so it does not matter who wrote them.
-
-    Parameters
-    ----------
-    memory : str, path or joblib.Memory
-        A folder, made if it is not there.
-    settings : sequence
-        All that maps depend on but for the image, its elements with a `repr` that tells.
-
-    Raises
-    ------
-    ValueError
-        If the folder cannot be used.
+    say what is in them, so it does not matter who wrote them. `settings` are all that maps depend
+    on but for the image, each with a `repr` that tells.
     """
 
     def __init__(self, memory, settings: Sequence):

@@ -26,21 +26,11 @@ _digests: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
 
 
 def digest_backbone(backbone: Backbone) -> str:
-    """Fingerprint of a backbone's classes, attributes, parameters and buffers.
+    """Hexadecimal fingerprint of a backbone's classes, attributes, parameters and buffers.
 
     The choice of layers plays no part. Of classes that come neither from torch nor torchvision
     the source is looked at, but not what they call outside of themselves. What cannot be told
-    makes the fingerprint a unique one.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        It must not be changed afterwards: its fingerprint is remembered.
-
-    Returns
-    -------
-    digest : str
-        Hexadecimal digits.
+    makes the fingerprint a unique one. It is remembered, so the backbone must not change after.
     """
     if backbone not in _digests:
         digest = hashlib.sha256()

@@ -16,22 +16,11 @@ _FLOAT64_VALUES = 1e-100, 1e100
 def check_embeddings(
     estimator, X, *, min_samples: int, fitted: bool = False
 ) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Return X as a tensor (n_samples, n_positions, n_features), and the shape of its grid.
+    """Return X as a tensor (n_samples, n_positions, n_features), and its grid.
 
-    Parameters
-    ----------
-    estimator : PatchGaussian
-        Named in errors; its `location_` says what the shape must be if `fitted`.
-    X : array or tensor of shape (n_samples, height, width, n_features) or (n_samples, n_features)
-    min_samples : int
-    fitted : bool, default=False
-
-    Returns
-    -------
-    embeddings : tensor
-        float32 or float64; memory is shared where it can be.
-    grid : tuple
-        (height, width) or ().
+    X is an array or a tensor (n_samples, height, width, n_features) or (n_samples, n_features);
+    its samples have the shape of the estimator's `location_` if that is `fitted`. The tensor is
+    float32 or float64, and shares X's memory where it can; the grid is (height, width) or ().
     """
     check_dense(X, "X")
     if isinstance(X, torch.Tensor) and X.ndim in (2, 4):

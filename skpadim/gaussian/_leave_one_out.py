@@ -2,7 +2,8 @@
 
 A sample is left out alone, or with its group: with the other photographs of the same part, which
 would otherwise vouch for it. In closed form, so nothing is fitted twice; for moments and for kept
-samples. Free functions on torch tensors of any device, as in `_mahalanobis`.
+samples. Free functions on torch tensors of any device, laid out as in `_mahalanobis`; `groups`
+(n_samples,) are integers, None leaves out each sample alone.
 """
 
 from __future__ import annotations
@@ -52,26 +53,8 @@ def training_distances(
     """Distances of all training samples in the way that `calibration` asks for.
 
     By the kernel of the samples if there are no more of them than features, by the covariances
-    otherwise: each is singular in the other case, but for the regularisation.
-
-    Parameters
-    ----------
-    state : Moments or Samples
-        Of the embeddings.
-    embeddings : tensor of shape (n_samples, n_positions, n_features)
-    regularization : float
-    calibration : {"training", "leave_one_out"}
-    groups : ndarray of shape (n_samples,), default=None
-        Group of each sample, which is left out with it; None leaves out each alone.
-
-    Returns
-    -------
-    distances : tensor of shape (n_samples, n_positions)
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If float64 has too few digits for what is left of the covariances.
+    otherwise: each is singular in the other case, but for the regularisation. A LinAlgError says
+    that float64 has too few digits for what is left of the covariances.
     """
     leave_one_out = calibration == "leave_one_out"
     # If one more is left out, the others leave a direction out.
@@ -94,29 +77,15 @@ def leave_one_out_distances(
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample itself.
 
-    Taking one sample out changes the scatter by a rank-one term, so no refit is needed: with
-    ``δ = x - μ``, ``A = S / (n - 2) + λ I``, ``q = δᵀ A⁻¹ δ`` and ``c = n / ((n - 1) (n - 2))``,
-    the Sherman-Morrison formula gives ``d² = (n / (n - 1))² q / (1 - c q)``.
+    Taking one sample out of n, at least three, changes the scatter by a rank-one term, so no refit
+    is needed: with ``δ = x - μ``, ``A = S / (n - 2) + λ I``, ``q = δᵀ A⁻¹ δ`` and
+    ``c = n / ((n - 1) (n - 2))``, the Sherman-Morrison formula gives
+    ``d² = (n / (n - 1))² q / (1 - c q)``.
 
-    Parameters
-    ----------
-    embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-        Some of the training samples.
-    mean : tensor of shape (n_positions, n_features), float64
-        Of all training samples.
-    factors : tensor
-        Inverse factors of A: :func:`whitening_factors` with ``n_samples - 2`` degrees of freedom.
-    n_samples : int
-        Number of all training samples, at least three.
-    regularization : float
-        λ, for the error where nothing is left in some direction.
-    exact_factors : function, default=None
-        Gives the factors of some positions, by their indices, in float64, for the few where the
-        embeddings' precision is not enough. By default `factors` are float64 themselves.
-
-    Returns
-    -------
-    distances : tensor of shape (n_embeddings, n_positions)
+    The embeddings are some of the samples, the mean is that of all, and `factors` are A's:
+    :func:`whitening_factors` with n - 2 degrees of freedom. `exact_factors` gives those of some
+    positions, by their indices, in float64, for the few where the embeddings' precision is not
+    enough; without it `factors` are float64 themselves.
     """
     n, dtype = n_samples, embeddings.dtype
     q = mahalanobis_distances(embeddings, mean, factors).double() ** 2
@@ -143,36 +112,17 @@ def leave_group_out_distances(
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample's whole group.
 
-    Without a group of k samples with centred rows Δ, ``n' = n - k`` samples are left. Their mean
-    is ``μ - Δᵀ1 / n'`` and their scatter ``S - Δᵀ (I + 11ᵀ / n') Δ``, a change of rank k. With
-    ``f = n' - 1``, ``W`` the inverse Cholesky factor of ``S / f + λ I``, ``Y = Δ Wᵀ``, ``V`` the
-    same of the rows minus the mean that is left, and ``R = f (I - 11ᵀ / n) - Y Yᵀ = L Lᵀ``, the
-    Woodbury identity [1]_ gives, for row j of the group, ``d² = ‖V_j‖² + ‖L⁻¹ Y V_jᵀ‖²``: a sum of
-    squares, so no digits are lost where a distance is small.
+    Without a group of k samples with centred rows Δ, ``n' = n - k`` samples are left, at least two.
+    Their mean is ``μ - Δᵀ1 / n'`` and their scatter ``S - Δᵀ (I + 11ᵀ / n') Δ``, a change of rank
+    k. With ``f = n' - 1``, ``W`` the inverse Cholesky factor of ``S / f + λ I``, ``Y = Δ Wᵀ``,
+    ``V`` the same of the rows minus the mean that is left, and
+    ``R = f (I - 11ᵀ / n) - Y Yᵀ = L Lᵀ``, the Woodbury identity (Woodbury, "Inverting modified
+    matrices", Princeton, 1950) gives, for row j of the group, ``d² = ‖V_j‖² + ‖L⁻¹ Y V_jᵀ‖²``: a
+    sum of squares, so no digits are lost where a distance is small.
 
-    All in float64: a group can make most of the covariance, and R is a difference.
-
-    Parameters
-    ----------
-    embeddings : tensor of shape (n_groups * group_size, n_positions, n_features)
-        Whole groups of one size, one after the other.
-    mean : tensor of shape (n_positions, n_features), float64
-        Of all training samples.
-    factors : tensor, float64
-        W: :func:`whitening_factors` with ``n_samples - group_size - 1`` degrees of freedom.
-    n_samples : int
-        Number of all training samples, at least two more than `group_size`.
-    group_size : int
-    regularization : float
-        λ, for the error where nothing is left in some direction.
-
-    Returns
-    -------
-    distances : tensor of shape (n_groups * group_size, n_positions)
-
-    References
-    ----------
-    .. [1] Woodbury, "Inverting modified matrices", Princeton, 1950.
+    The embeddings are whole groups of size k, one after the other, the mean is that of all samples,
+    and `factors` are W: :func:`whitening_factors` with f degrees of freedom, in float64. So is all
+    else: a group can make most of the covariance, and R is a difference.
     """
     n_rows, n_positions, n_features = embeddings.shape
     rest, degrees_of_freedom = n_samples - group_size, n_samples - group_size - 1
@@ -213,18 +163,6 @@ def low_rank_training_distances(
     samples that are left. In the terms of :func:`leave_group_out_distances`, with
     ``O = μ (K⁻¹)_GG - 11ᵀ / n``, ``R = f O`` and ``Y Yᵀ = f (I - 11ᵀ / n - O)``, so
     ``d² = f ((O⁻¹)_jj - 1 - 1 / n')``.
-
-    Parameters
-    ----------
-    state : Samples
-    regularization : float
-    leave_one_out : bool
-    groups : ndarray of shape (n_samples,), default=None
-        Group of each sample, which is left out with it; None leaves out each alone.
-
-    Returns
-    -------
-    distances : tensor of shape (n_samples, n_positions)
     """
     n, n_positions, n_features = state.rows.shape
     mean = state.mean
@@ -276,24 +214,16 @@ def _low_rank_groups(columns, ones, regularization, n_samples, size):
 
 
 class TrainingDistances:
-    """Distances of training samples in the way that `calibration` asks for.
+    """Distances of training samples to their moments' Gaussians, of all at once or of batches.
 
-    Of all samples at once, or of batches of them. Factors depend on how many samples are
-    left out, and are built when they are needed: for all samples at once block by block of
-    positions; for batches at all positions, those of one group size at a time. So groups in
-    batches are best given sorted by size, which needs as many factorisations as there are sizes.
+    Factors depend on how many samples are left out, and are built when they are needed: for all
+    samples at once block by block of positions; for batches at all positions, those of one group
+    size at a time. So groups in batches are best given sorted by size, which needs as many
+    factorisations as there are sizes. Products are of `dtype`; where groups of several samples are
+    left out, float64.
 
     Where the state is the samples themselves, :func:`low_rank_training_distances` has all of them
     at once.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of all samples.
-    regularization : float
-    calibration : {"training", "leave_one_out"}
-    dtype : torch.dtype
-        Of the products under ``"training"``.
     """
 
     def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
@@ -304,16 +234,7 @@ class TrainingDistances:
     def distances(self, embeddings: torch.Tensor, groups: np.ndarray | None = None) -> torch.Tensor:
         """Distances of some or all of the training samples.
 
-        Parameters
-        ----------
-        embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-        groups : ndarray of shape (n_embeddings,), default=None
-            Group of each sample, which is left out with it; None leaves out each alone. A group
-            must be here whole: it cannot be told from what is here if others belong to it.
-
-        Returns
-        -------
-        distances : tensor of shape (n_embeddings, n_positions)
+        A group must be here whole: it cannot be told from what is here if others belong to it.
         """
         n = self.moments.count
         if not self.leave_one_out:
@@ -395,17 +316,7 @@ def check_enough_samples(
     groups: np.ndarray | None = None,
     labels: np.ndarray | None = None,
 ) -> None:
-    """Raise if there are too few samples to leave one, or a group, out.
-
-    Parameters
-    ----------
-    n_samples : int
-    calibration : {"training", "leave_one_out"} or None
-    groups : ndarray of shape (n_samples,), default=None
-        Group of each sample.
-    labels : ndarray, default=None
-        What the groups are called, by their values.
-    """
+    """Raise if too few samples are left without one, or a group; `labels` has the groups' names."""
     if calibration != "leave_one_out":
         return
     instead = "set calibration=None and call calibrate with other normal samples."

@@ -51,16 +51,7 @@ def triangle_rows(size: int) -> int:
 
 
 def lower_triangles(matrices: torch.Tensor) -> torch.Tensor:
-    """Lower triangles of matrices.
-
-    Parameters
-    ----------
-    matrices : tensor of shape (n_matrices, n, n)
-
-    Returns
-    -------
-    triangles : tensor of shape (n_matrices, n * (n + 1) / 2)
-    """
+    """Lower triangles (n_matrices, n * (n + 1) / 2), row by row, of matrices (n_matrices, n, n)."""
     return _take(matrices.flatten(1), _of_lower_triangle(matrices.shape[-1], matrices.device))
 
 
@@ -76,16 +67,7 @@ def lower_matrices(triangles: torch.Tensor) -> torch.Tensor:
 
 
 def symmetric_matrices(triangles: torch.Tensor) -> torch.Tensor:
-    """Undo :func:`lower_triangles`.
-
-    Parameters
-    ----------
-    triangles : tensor of shape (n_matrices, n * (n + 1) / 2)
-
-    Returns
-    -------
-    matrices : tensor of shape (n_matrices, n, n)
-    """
+    """Undo :func:`lower_triangles`: both triangles of the matrices (n_matrices, n, n)."""
     n = triangle_rows(triangles.shape[1])
     return _take(triangles, _of_symmetric_matrix(n, triangles.device)).unflatten(1, (n, n))
 
@@ -123,16 +105,7 @@ def _indices_on(indices, device):
 
 
 def gram_matrices(rows: torch.Tensor) -> torch.Tensor:
-    """Products ``X Xᵀ``.
-
-    Parameters
-    ----------
-    rows : tensor of shape (n_matrices, n_rows, n_columns)
-
-    Returns
-    -------
-    products : tensor of shape (n_matrices, n_rows, n_rows)
-    """
+    """Products ``X Xᵀ`` (n_matrices, n_rows, n_rows) of X (n_matrices, n_rows, n_columns)."""
     if rows.device.type != "cpu":
         return torch.bmm(rows, rows.mT)
     array = rows.numpy()
@@ -140,23 +113,9 @@ def gram_matrices(rows: torch.Tensor) -> torch.Tensor:
 
 
 def cholesky(matrices: torch.Tensor, regularization: float) -> torch.Tensor:
-    """Lower Cholesky factors, or an error that says what to do where there are none.
+    """Lower Cholesky factors of matrices (..., n, n), whose lower triangles alone are read.
 
-    Parameters
-    ----------
-    matrices : tensor of shape (..., n, n)
-        Only the lower triangles are read.
-    regularization : float
-        For the error.
-
-    Returns
-    -------
-    factors : tensor of shape (..., n, n)
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a matrix is not positive definite.
+    Where there are none :func:`not_positive_definite` is raised.
     """
     if matrices.device.type == "cpu":
         try:
@@ -179,13 +138,8 @@ def inverse_factors(factors: torch.Tensor) -> torch.Tensor:
 def check_digits(lost: torch.Tensor, regularization: float) -> None:
     """Raise :func:`not_positive_definite` where float64 has too few digits for a factor.
 
-    Parameters
-    ----------
-    lost : tensor
-        By how much rounding errors are magnified: diagonal entries over what factorising has left
-        of them, say.
-    regularization : float
-        For the error.
+    `lost` says by how much rounding errors are magnified: diagonal entries over what factorising
+    has left of them, say.
     """
     if not (lost <= _MAX_DIGITS_LOST).all():  # NaN is too many, too
         raise not_positive_definite(regularization)
@@ -235,20 +189,11 @@ def each_block(
     *,
     threads: bool = True,
 ) -> None:
-    """Call `work` on slices of the positions.
+    """Call `work` on slices of the positions; `bytes_per_position` is the size of its temporaries.
 
-    Parameters
-    ----------
-    work : callable
-        Takes a slice of positions; blocks may run at the same time.
-    n_positions : int
-    bytes_per_position : int
-        Size of the temporaries of one position.
-    device : torch.device
-        Where `work` computes.
-    threads : bool, default=True
-        On a CPU, give each core blocks of its own. Batched factorisations need it, since the
-        libraries run those of small matrices on one core; large products spread by themselves.
+    Blocks may run at the same time: with `threads`, on a CPU, each core is given blocks of its own.
+    Batched factorisations need it, since the libraries run those of small matrices on one core;
+    large products spread by themselves.
     """
     limit = _BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
     blocks = _blocks(n_positions, bytes_per_position, limit)
@@ -274,16 +219,7 @@ def each_block(
 def large_blocks(n_positions: int, bytes_per_position: int, device: torch.device) -> list[slice]:
     """Slices of positions, for work of several steps that are each shared out by themselves.
 
-    Parameters
-    ----------
-    n_positions : int
-    bytes_per_position : int
-        Size of what passes from one step to the next, of one position.
-    device : torch.device
-
-    Returns
-    -------
-    blocks : list of slices
+    `bytes_per_position` is the size of what passes from one step to the next.
     """
     limit = _LARGE_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
     return _blocks(n_positions, bytes_per_position, limit)
@@ -297,18 +233,10 @@ def _blocks(n_positions, bytes_per_position, limit):
 def run_kernel(name: str, n_positions: int, *arguments) -> bool:
     """Run a compiled loop of `_kernels` at all positions, shared out to as many threads as torch's.
 
-    Parameters
-    ----------
-    name : str
-    n_positions : int
-    *arguments : tensors, numbers or dtypes
-        Those of the loop before the range of positions. bfloat16 comes to it as 16 bits.
-
-    Returns
-    -------
-    is_done : bool
-        False where there is no such loop, for want of Numba say, or where a tensor is not such as
-        it takes: contiguous, on the CPU, without gradients. Nothing has been changed then.
+    The arguments, tensors, numbers or dtypes, are the loop's before the range of positions;
+    bfloat16 comes to it as 16 bits. False where there is no such loop, for want of Numba say, or
+    where a tensor is not such as it takes: contiguous, on the CPU, without gradients. Nothing has
+    been changed then.
     """
     arrays = [_as_array(each) if isinstance(each, torch.Tensor) else each for each in arguments]
     kernel = None if any(each is None for each in arrays) else _compiled_for(name, arrays)
@@ -397,10 +325,7 @@ def _as_array(tensor):
         tensor = tensor.view(torch.uint16)
     try:
         array = tensor.numpy()
-    except (
-        RuntimeError,
-        TypeError,
-    ):  # on a GPU, with gradients, negated, of vmap
+    except (RuntimeError, TypeError):  # on a GPU, with gradients, negated, of vmap
         return None
     return array if array.flags.c_contiguous else None
 

@@ -1,7 +1,10 @@
 """From moments or samples to factors of the covariances, and to Mahalanobis distances.
 
-Free functions on torch tensors of any device, embeddings laid out as
-``(n_samples, n_positions, n_features)``. Nothing here knows of images or networks.
+Free functions on torch tensors of any device: embeddings, and the rows that are samples, are
+``(n_samples, n_positions, n_features)``, means ``(n_positions, n_features)`` in float64, distances
+``(n_samples, n_positions)``, not squared. `regularization` is the paper's ε, here λ, added to the
+diagonal of the covariances, in the features' units squared. Nothing here knows of images or
+networks.
 """
 
 from __future__ import annotations
@@ -63,17 +66,12 @@ _MAX_LOOP_FEATURES = 600
 class Whitening:
     """Factors of the covariances: ``d² = ‖W δ‖²`` with ``W = L⁻¹`` and ``L Lᵀ = Σ``.
 
-    Attributes
-    ----------
-    mean : tensor of shape (n_positions, n_features), float64
-        A mean rounded to float32 may be off by more than the features vary.
-    factors : tensor of shape (n_positions, n_features * (n_features + 1) / 2) or \
-            (n_positions, n_features, n_features)
-        W: lower triangles, row by row, on a CPU, which waits for the memory that they are read
-        from; matrices on a GPU. In bfloat16, products are float32 on a CPU.
+    On a CPU, which waits for the memory that they are read from, the factors are lower triangles,
+    (n_positions, n_features * (n_features + 1) / 2), row by row; on a GPU they are matrices,
+    (n_positions, n_features, n_features). In bfloat16, products are float32 on a CPU.
     """
 
-    mean: torch.Tensor
+    mean: torch.Tensor  # rounded to float32 it may be off by more than the features vary
     factors: torch.Tensor
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -90,22 +88,15 @@ class LowRankWhitening:
     """Factors of covariances of few samples: ``d² = (‖δ‖² - ‖L⁻¹ X δ‖²) / λ``, exactly.
 
     With centred samples X (n x D), ``Σ = XᵀX / (n - 1) + λ I``. By the Woodbury identity
-    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I = L Lᵀ``.
-
-    Attributes
-    ----------
-    mean : tensor of shape (n_positions, n_features), float64
-    factors : tensor of shape (n_positions, n_samples, n_features), or as a :class:`Whitening`'s
-        ``L⁻¹ X``; or, if there are `samples`, ``L⁻¹``.
-    regularization : float
-    samples : tensor of shape (n_samples, n_positions, n_features) or None
-        Those of the state, not centred.
+    ``Σ⁻¹ = (I - Xᵀ K⁻¹ X) / λ`` with ``K = X Xᵀ + λ (n - 1) I = L Lᵀ``. The factors are ``L⁻¹ X``,
+    (n_positions, n_samples, n_features); or, with the samples at hand, ``L⁻¹``, laid out as in
+    :class:`Whitening`.
     """
 
     mean: torch.Tensor
     factors: torch.Tensor
     regularization: float
-    samples: torch.Tensor | None
+    samples: torch.Tensor | None  # those of the state, not centred
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings (the paper's eq. 2)."""
@@ -125,26 +116,11 @@ class LowRankWhitening:
 def whitening_of(
     state: Moments | Samples, regularization: float, dtype: torch.dtype
 ) -> Whitening | LowRankWhitening:
-    """Factors that :meth:`distances` needs, for products in `dtype`.
+    """Factors of the covariances of two samples or more, all finite, for products in `dtype`.
 
-    Parameters
-    ----------
-    state : Moments or Samples
-        Of at least two samples, with no values that are NaN or infinite.
-    regularization : float
-        The paper's ε, added to the diagonal of the covariances, in the features' units squared.
-    dtype : torch.dtype
-        bfloat16 holds the factors of moments in half the memory of float32, and reads them in half
-        the time; those of samples are float32 at the least.
-
-    Returns
-    -------
-    whitening : Whitening or LowRankWhitening
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If float64 has too few digits for a covariance.
+    bfloat16 holds the factors of moments in half the memory of float32, and reads them in half the
+    time; those of samples are float32 at the least. A LinAlgError says that float64 has too few
+    digits for a covariance.
     """
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     if isinstance(state, Moments):
@@ -178,18 +154,7 @@ def whitening_of(
 def check_scorable(state: Moments | Samples, regularization: float) -> None:
     """Raise what :func:`whitening_of` would raise; quickly where it surely would not.
 
-    Parameters
-    ----------
-    state : Moments or Samples
-        Of at least two samples.
-    regularization : float
-
-    Raises
-    ------
-    ValueError
-        If samples are NaN or infinite.
-    numpy.linalg.LinAlgError
-        If float64 has too few digits for a covariance.
+    That is a LinAlgError; if samples are NaN or infinite, a ValueError. Of two samples or more.
     """
     if _ratio(state, regularization) <= _MAX_LOW_RANK_RATIO:
         return
@@ -209,25 +174,9 @@ def whitening_factors(
 ) -> torch.Tensor:
     """Inverse Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
 
-    Parameters
-    ----------
-    scatter : tensor of shape (n_positions, n_features * (n_features + 1) / 2), float64
-        Lower triangles.
-    degrees_of_freedom : int
-        ``n_samples - 1`` for the unbiased covariance.
-    regularization : float
-    dtype : torch.dtype
-        Of the result, which is computed in float64, and stays it if another has too few digits.
-
-    Returns
-    -------
-    factors : tensor
-        See :class:`Whitening`.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a covariance is not positive definite, or float64 has too few digits for it.
+    Scatters are lower triangles in float64; the factors lie as in :class:`Whitening`. They are
+    computed in float64, and stay it if `dtype` has too few digits. A LinAlgError says that a
+    covariance is not positive definite, or that float64 has too few digits for it.
     """
     factors = _new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter.device)
     _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization)
@@ -283,22 +232,6 @@ def exact_triangles(rows: torch.Tensor, mean: torch.Tensor, regularization: floa
     With centred samples X and f degrees of freedom, ``[X / √f; √λ I] = Q R`` has the factor
     ``L = Rᵀ`` of the covariance: the regularisation keeps its digits beside variances of up to
     1e20 times it, whereas in sums of squares it keeps none beside those of 1e16 times it.
-
-    Parameters
-    ----------
-    rows : tensor of shape (n_samples, n_positions, n_features)
-    mean : tensor of shape (n_positions, n_features), float64
-    regularization : float
-
-    Returns
-    -------
-    factors : tensor, float64
-        See :class:`Whitening`.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If float64 has too few digits for a covariance.
     """
     n_samples, n_positions, n_features = rows.shape
     factors = _new_factors(n_positions, n_features, torch.float64, rows.device)
@@ -322,20 +255,7 @@ def exact_triangles(rows: torch.Tensor, mean: torch.Tensor, regularization: floa
 def triangles_of_samples(
     rows: torch.Tensor, regularization: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """As :func:`whitening_factors` of the samples' scatters, of which few are held at a time.
-
-    Parameters
-    ----------
-    rows : tensor of shape (n_samples, n_positions, n_features)
-    regularization : float
-    dtype : torch.dtype
-        Of the result; float64 if it has too few digits.
-
-    Returns
-    -------
-    factors : tensor
-        See :class:`Whitening`.
-    """
+    """As :func:`whitening_factors` of the samples' scatters, of which few are held at a time."""
     n_samples, n_positions, n_features = rows.shape
     factors = _new_factors(n_positions, n_features, dtype, rows.device)
     for block in large_blocks(n_positions, 8 * triangle_size(n_features), rows.device):
@@ -354,22 +274,7 @@ def low_rank_factors(
     *,
     with_samples: bool,
 ) -> torch.Tensor:
-    """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`.
-
-    Parameters
-    ----------
-    rows : tensor of shape (n_samples, n_positions, n_features)
-    mean : tensor of shape (n_positions, n_features), float64
-    regularization : float
-    dtype : torch.dtype
-        Of the result; the Gram matrices and their factors are float64.
-    with_samples : bool
-        Multiply by the centred samples X.
-
-    Returns
-    -------
-    factors : tensor
-    """
+    """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`, in `dtype`; up to ``L⁻¹`` in float64."""
     n_samples, n_positions, n_features = rows.shape
     if with_samples:
         factors = empty((n_positions, n_samples, n_features), dtype, rows.device)
@@ -394,19 +299,7 @@ def mahalanobis_distances(
     mean: torch.Tensor,
     factors: torch.Tensor,
 ) -> torch.Tensor:
-    """Distances ``‖W (x - μ)‖`` of embeddings; for the parameters see :class:`Whitening`.
-
-    Parameters
-    ----------
-    embeddings : tensor of shape (n_samples, n_positions, n_features)
-    mean : tensor of shape (n_positions, n_features)
-    factors : tensor
-
-    Returns
-    -------
-    distances : tensor of shape (n_samples, n_positions), of the embeddings' dtype
-        Not squared.
-    """
+    """Distances ``‖W (x - μ)‖``, of the embeddings' dtype; `factors` as in :class:`Whitening`."""
     n_samples, n_positions, n_features = embeddings.shape
     embeddings, mean = embeddings.contiguous(), mean.to(torch.float64)
     distances = embeddings.new_empty((n_samples, n_positions))
@@ -436,20 +329,7 @@ def low_rank_distances(
     regularization: float,
     samples: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Distances of embeddings; for the parameters see :class:`LowRankWhitening`.
-
-    Parameters
-    ----------
-    embeddings : tensor of shape (n_embeddings, n_positions, n_features)
-    mean : tensor of shape (n_positions, n_features), float64
-    factors : tensor
-    regularization : float
-    samples : tensor of shape (n_samples, n_positions, n_features), default=None
-
-    Returns
-    -------
-    distances : tensor of shape (n_embeddings, n_positions), of the embeddings' dtype
-    """
+    """Distances, of the embeddings' dtype; for the formula see :class:`LowRankWhitening`."""
     n_embeddings, n_positions, n_features = embeddings.shape
     embeddings = embeddings.contiguous()
     distances = embeddings.new_empty((n_embeddings, n_positions))

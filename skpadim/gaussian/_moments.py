@@ -29,20 +29,11 @@ _MAX_LOOP_FEATURES = 256
 
 @dataclass
 class Moments:
-    """Sufficient statistics of one Gaussian per position.
-
-    Attributes
-    ----------
-    count : int
-        Number of samples.
-    mean : tensor of shape (n_positions, n_features), float64
-    scatter : tensor of shape (n_positions, n_features * (n_features + 1) / 2), float64
-        Lower triangles of the sums of the outer products of the centred samples.
-    """
+    """Sufficient statistics of one Gaussian per position; scatters are lower triangles."""
 
     count: int
-    mean: torch.Tensor
-    scatter: torch.Tensor
+    mean: torch.Tensor  # (n_positions, n_features), float64
+    scatter: torch.Tensor  # sums of the outer products of the centred samples, float64
 
     @classmethod
     def of(cls, embeddings: torch.Tensor) -> Moments:
@@ -63,13 +54,9 @@ class Moments:
     def update(self, embeddings: torch.Tensor) -> Moments:
         """Add a batch of shape (n_samples, n_positions, n_features), in place.
 
-        The batch is centred on its own mean before it is added, by Chan's rule [1]_: sums of raw
-        squares would lose the digits that the covariance consists of.
-
-        References
-        ----------
-        .. [1] Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing
-           sample variances", COMPSTAT 1982.
+        The batch is centred on its own mean before it is added, by Chan's rule (Chan, Golub &
+        LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
+        COMPSTAT 1982): sums of raw squares would lose the digits that the covariance consists of.
         """
         n_samples, n_positions, n_features = embeddings.shape
         if n_samples == 0:
@@ -136,18 +123,10 @@ class Moments:
 
 @dataclass
 class Samples:
-    """The samples themselves, which say as much as their moments in less memory while they are few.
+    """The samples themselves: as good as their moments, in less memory while they are few."""
 
-    Attributes
-    ----------
-    rows : tensor of shape (n_samples, n_positions, n_features)
-        float32 or float64, never changed in place.
-    limit : int or None
-        With more samples than this the state becomes :class:`Moments`; None for never.
-    """
-
-    rows: torch.Tensor
-    limit: int | None
+    rows: torch.Tensor  # float32 or float64, never changed in place
+    limit: int | None  # with more samples the state becomes Moments; None for never
 
     @property
     def count(self) -> int:
@@ -216,14 +195,9 @@ def _moments_from_arrays(count, mean, scatter):
 def state_of(embeddings: torch.Tensor, solver: str, *, copy: bool) -> Moments | Samples:
     """Begin with a batch of shape (n_samples, n_positions, n_features).
 
-    Parameters
-    ----------
-    embeddings : tensor
-    solver : {"auto", "full", "low_rank"}
-        The samples while there are no more of them than features, always the moments, or always
-        the samples.
-    copy : bool
-        Copy samples that are kept: unless nobody else holds them, they may change.
+    "auto" keeps the samples while there are no more of them than features, "full" always the
+    moments, "low_rank" always the samples: a copy, unless nobody else holds them and may change
+    them.
     """
     limit = embeddings.shape[-1] if solver == "auto" else None
     if solver == "full" or (limit is not None and len(embeddings) > limit):

@@ -20,14 +20,8 @@ class MapScorer:
     Called as ``scorer(detector, X, y, masks=masks)``. scikit-learn's searches and
     cross-validations, which divide masks as they divide X, pass them on after
     ``sklearn.set_config(enable_metadata_routing=True)``: the scorer asks for them by itself, under
-    another name if :meth:`set_score_request` says so.
-
-    Parameters
-    ----------
-    name : str
-        Of the metric.
-    metric : callable
-        Makes the value from counts; higher is better.
+    another name if :meth:`set_score_request` says so. `metric` makes its value, of which higher is
+    better, from a :class:`PixelMetrics`.
     """
 
     def __init__(self, name, metric):
