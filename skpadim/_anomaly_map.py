@@ -14,20 +14,10 @@ from scipy.ndimage import gaussian_filter1d
 
 
 def upsampling_matrix(n_in: int, n_out: int) -> np.ndarray:
-    """Bilinear interpolation of `n_in` cells to `n_out` pixels along one axis.
+    """Matrix (n_out, n_in) of bilinear interpolation from cells to pixels along one axis, float64.
 
-    Cell and pixel centres are half a step from the border (``align_corners=False`` in torch's
-    terms); beyond the outermost centres the border value is repeated.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Number of grid cells and of pixels.
-
-    Returns
-    -------
-    matrix : ndarray of shape (n_out, n_in), float64
-        Rows sum to one.
+    Cell and pixel centres are half a step from the border (torch's ``align_corners=False``); beyond
+    the outermost centres the border value is repeated. Rows sum to one.
     """
     centres = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
     left = np.minimum(centres.astype(int), max(n_in - 2, 0))
@@ -41,20 +31,10 @@ def upsampling_matrix(n_in: int, n_out: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def map_matrix(n_in: int, n_out: int, sigma: float) -> np.ndarray:
-    """Upsampling and Gaussian blur along one axis as one matrix.
+    """Matrix (n_out, n_in) of upsampling and Gaussian blur along one axis, float64.
 
-    Parameters
-    ----------
-    n_in, n_out : int
-        Number of grid cells and of pixels.
-    sigma : float
-        Standard deviation of the blur in pixels; 0 leaves it out. The blur is that of
-        :func:`scipy.ndimage.gaussian_filter` with its defaults (half-sample symmetric border,
-        cut at four standard deviations).
-
-    Returns
-    -------
-    matrix : ndarray of shape (n_out, n_in), float64
+    `sigma` is in pixels; 0 leaves the blur out. It is that of :func:`scipy.ndimage.gaussian_filter`
+    with its defaults: half-sample symmetric border, cut at four standard deviations.
     """
     matrix = upsampling_matrix(n_in, n_out)
     return gaussian_filter1d(matrix, sigma, axis=0) if sigma > 0 else matrix
@@ -67,21 +47,10 @@ def _map_matrix_on(n_in, n_out, sigma, dtype, device):
 
 
 def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -> torch.Tensor:
-    """Anomaly maps of a batch of distance grids (section 3.3 of the PaDiM paper).
+    """Maps (n_samples, height, width) of distances (n_samples, grid_height, grid_width).
 
-    Parameters
-    ----------
-    distances : tensor of shape (n_samples, grid_height, grid_width)
-        Mahalanobis distances, on any device.
-    size : tuple of int
-        Height and width of the maps in pixels.
-    sigma : float
-        Standard deviation of the Gaussian blur in pixels.
-
-    Returns
-    -------
-    maps : tensor of shape (n_samples, height, width)
-        Higher is more anomalous; dtype and device of `distances`.
+    Section 3.3 of the PaDiM paper. Higher is more anomalous; `size` and `sigma` are in pixels;
+    dtype and device are those of `distances`.
     """
     rows, columns = (
         _map_matrix_on(n_in, n_out, sigma, distances.dtype, distances.device)

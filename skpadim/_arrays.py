@@ -19,12 +19,8 @@ def is_tensor(values) -> bool:
 def check_dense(values, name: str) -> None:
     """Raise if values are of a kind whose numbers NumPy and torch would misread, or not find.
 
-    Raises
-    ------
-    TypeError
-        If they are sparse, nested, quantised, or without values (torch's meta device).
-    ValueError
-        If they are a masked array, and some of its values are masked.
+    A TypeError if they are sparse, nested, quantised, or without values (torch's meta device), a
+    ValueError if some are masked.
     """
     if isinstance(values, (list, tuple)):
         for index, item in enumerate(values):
@@ -50,16 +46,7 @@ def check_dense(values, name: str) -> None:
 def as_array(values, name: str) -> np.ndarray:
     """Values as a NumPy array in the machine's byte order; numbers of type object become numbers.
 
-    Parameters
-    ----------
-    values : array, tensor, Series or (nested) list
-    name : str
-        Named in errors.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`check_dense`; or if lists have other lengths than their neighbours.
+    Raises as :func:`check_dense`, and a ValueError if lists differ in length from their neighbours.
     """
     check_dense(values, name)
     if is_tensor(values):

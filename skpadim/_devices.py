@@ -18,21 +18,9 @@ _ALIGNMENT = 64
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn the `device` parameter into a device that is there.
+    """Turn the `device` parameter into a device that is there, or raise a ValueError.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        ``"auto"`` is the GPU if torch sees one (CUDA or ROCm), else the CPU.
-
-    Returns
-    -------
-    device : torch.device
-
-    Raises
-    ------
-    ValueError
-        If the device is unknown or missing.
+    ``"auto"`` is the GPU if torch sees one (CUDA or ROCm), else the CPU.
     """
     if device == "auto":
         return _numbered(torch.device("cuda")) if torch.cuda.is_available() else torch.device("cpu")
@@ -47,13 +35,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def available_device(device: str | torch.device, estimator: object) -> str | torch.device:
     """The `device` parameter of a fitted estimator, or the CPU where that device is missing.
 
-    A model that was fitted on a GPU also scores on a machine without one, with a warning the
-    first time.
-
-    Raises
-    ------
-    ValueError
-        If the device is unknown.
+    So a model that was fitted on a GPU also scores on a machine without one, with a warning the
+    first time. A device that torch does not know is a ValueError.
     """
     problem = None if device == "auto" else _why_missing(_known(device))
     if problem is None:
@@ -158,17 +141,6 @@ def empty(
 
     The system clears each page of new memory when it is first written. NumPy asks Linux for pages
     of 2 MiB, torch takes those of 4 KiB, which are quicker to clear one by one but far more.
-
-    Parameters
-    ----------
-    shape : sequence of int
-    dtype : torch.dtype, default=torch.float32
-    device : torch.device or str, default="cpu"
-
-    Returns
-    -------
-    tensor : tensor
-        Its values are arbitrary.
     """
     if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)

@@ -54,32 +54,11 @@ def download(
 ) -> None:
     """Fetch `url` to `path`, which is replaced only by a complete file with the right hash.
 
-    Parameters
-    ----------
-    url : str
-    path : Path
-        Folders are made as needed.
-    sha256_prefix : str
-        First hexadecimal digits of the SHA-256 of the file.
-    max_bytes : int, default=2**32
-        A server that sends more is refused: the size of the file, or more than it can have.
-    resume : bool, default=False
-        Whether what has arrived before an interruption is kept, as ``<path>.part``, for the next
-        call to go on with. Since that name is the same for all, the caller sees to it that no two
-        threads or processes fetch to the same path at once; without `resume` they may.
-    n_retries : int, default=0
-        How often to try again after a lost connection, silence or an error of the server. With or
-        without `resume`, a retry goes on where the attempt before it ended.
-    delay : float, default=1.0
-        Seconds between attempts.
-    description : str or None, default=None
-        If given, the label of a progress bar, on a terminal only.
-
-    Raises
-    ------
-    DownloadError
-        If there is no answer within six seconds, if less than 150 kB come in 30, if the server
-        refuses, errs or sends too much, or if the file is not the expected one.
+    A retry, after `delay` seconds, goes on where the attempt before it ended. With `resume` so does
+    the next call: what has arrived stays as ``<path>.part``. That name is the same for all, so the
+    caller sees to it that no two threads or processes fetch to the same path at once; without
+    `resume` they may. A server that sends more than `max_bytes` is refused. `description` labels a
+    progress bar, on a terminal only. All that goes wrong, slowness too, is a DownloadError.
     """
     path = Path(path)
     try:
@@ -255,17 +234,7 @@ class _Transfer:
 
 
 class _Answer:
-    """What a server answers, awaited in a thread of its own so that no wait is unbounded.
-
-    Attributes
-    ----------
-    status : int
-    version : str or None
-        A mark of the file's version that the server accepts as If-Range: a strong ETag.
-    start : int or None
-        The first byte that it sends, where it sends a part.
-    is_page : bool
-    """
+    """What a server answers, awaited in a thread of its own so that no wait is unbounded."""
 
     def __init__(self, url, headers):
         self._url = url
@@ -289,13 +258,13 @@ class _Answer:
         self._headers = response.headers
         self.status = response.status
         tag = self._headers.get("ETag", "")
-        self.version = tag if tag.startswith('"') else None
+        self.version = tag if tag.startswith('"') else None  # If-Range takes a strong one only
         self._range = re.match(
             r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*$",
             self._headers.get("Content-Range", ""),
             re.ASCII,
         )
-        self.start = None if self._range is None else int(self._range[1])
+        self.start = None if self._range is None else int(self._range[1])  # first byte of a part
         self.is_page = self._headers.get_content_type() == "text/html"
 
     def total(self, start):

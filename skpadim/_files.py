@@ -36,14 +36,7 @@ def check_output_file(path: Path) -> None:
     """See, before any work, that :func:`written_whole` can write a file; it leaves no trace.
 
     A file that is there will be replaced, which takes permission to write to it and to its folder.
-
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError, PermissionError, OSError
-        If its folder does not exist or cannot be written to, if it is a folder itself or a file
-        that may not be changed, or if its name is too long.
-    ValueError
-        If no file can have that name.
+    Raises an OSError that tells what is in the way, a ValueError if no file can have that name.
     """
     target, _ = _find_target(path)
     if target is not None:
@@ -59,19 +52,9 @@ def written_whole(path: Path, durable: bool = True) -> Iterator[Path]:
 
     The temporary name ends as that of `path` does, so that formats can be told by it. A file that
     is replaced hands on its mode and, where that is allowed, its owner. What a link points to is
-    replaced, not the link. A pipe, a device or an open file (/dev/stdout) gets all at the end.
-
-    Parameters
-    ----------
-    path : Path
-    durable : bool, default=True
-        Whether the content is on the disk before it gets its name, so that not even a loss of
-        power leaves half of it. Without it, for what can be had again, it is quicker.
-
-    Raises
-    ------
-    OSError, ValueError
-        As :func:`check_output_file`.
+    replaced, not the link. A pipe, a device or an open file (/dev/stdout) gets all at the end. If
+    `durable`, not even a loss of power leaves half of a file; without, for what can be had again,
+    it is quicker. Raises as :func:`check_output_file`.
     """
     target, status = _find_target(path)
     if target is None:
@@ -116,12 +99,8 @@ def open_stream(path: Path):
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; at the end, and only without an error, it becomes `folder`.
 
-    Folders above it are made as needed, and go again after an error.
-
-    Raises
-    ------
-    FileExistsError
-        If there is such a folder or file.
+    Folders above it are made as needed, and go again after an error. One that is there, or such a
+    file, is a FileExistsError.
     """
     folder = Path(os.path.abspath(folder))
     _check_absent(folder)

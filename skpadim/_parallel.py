@@ -100,20 +100,17 @@ def map_chunks(
     at_once: int | None = None,
     description: str | None = None,
 ) -> Iterator[Result]:
-    """Yield ``work(model, *chunk)`` for each chunk, in order.
-
-    Results come back, and wait for their turn, in temporary files, so that there are never more
-    than two in memory: the one that the caller has, and one that is arriving. Workers on other
-    machines, which cannot write there, send them.
+    """Yield ``work(model, *chunk)`` for each chunk, in order; raise what `work` raises, as it does.
 
     `work` is a function of a module, which workers can import; the model is sent to each of them
     once; a chunk is a tuple of images (anything with a length) and what else `work` takes. With
-    `at_once`, no more chunks are computed before the caller has taken them all. No description, no
-    progress bar.
+    `at_once`, no more chunks are computed before the caller has taken them all. Results wait in
+    temporary files (workers on other machines, which cannot write there, send them), so that only
+    two are ever in memory: the caller's, and one that is arriving. No description, no progress bar.
 
-    Raises what `work` raises, as it raises it. A worker that is lost (killed, for want of memory
-    say) costs the chunks that it had not delivered, which are done again, with a warning; a
-    RuntimeError is raised if this happens again and again.
+    A worker that is lost (killed, for want of memory say) costs the chunks that it had not
+    delivered, which are done again, with a warning; after some times in a row, it is a
+    RuntimeError.
     """
     shipment, sent = _Shipment.of(model), None
     done = failures = 0

@@ -13,13 +13,9 @@ def how_to_pass_masks(scorer: str = "aupro_scorer") -> str:
 
 
 def refuse_metadata(method: str, metadata: dict) -> None:
-    """Raise if a fit was given anything that it does not take.
+    """Raise a TypeError if a fit was given anything that it does not take.
 
     Without metadata routing, a search hands all to the fit that was meant for its scorers.
-
-    Raises
-    ------
-    TypeError
     """
     if "masks" in metadata:
         raise TypeError(

@@ -149,10 +149,9 @@ def _bytes_per_image(embedder):
 
 
 def image_digests(items: Sequence) -> np.ndarray:
-    """Digests (n_images,) of all of the content of images.
+    """Digests (n_images,) of all bytes of image files, whatever their names, and of others' pixels.
 
-    Of a file that is all of its bytes, whatever its name; of an array or PIL image its pixels. A
-    file and the array read from it do not compare.
+    A file and the array read from it do not compare.
     """
     if isinstance(items, torch.Tensor):
         return sample_digests(items)
@@ -173,21 +172,12 @@ def _image_digest(image):
 
 @dataclass
 class MapMaker:
-    """All that it takes to make anomaly maps, in one piece that can be sent to a worker.
+    """All that it takes to make anomaly maps, in one piece that can be sent to a worker."""
 
-    Attributes
-    ----------
-    embedder : PatchEmbedder
-        Fitted.
-    measure : Whitening, LowRankWhitening or TrainingDistances
-        Turns embeddings (n_samples, n_positions, n_features) into distances.
-    sigma : float
-        Of the Gaussian that smooths the maps, in pixels.
-    """
-
-    embedder: PatchEmbedder
+    embedder: PatchEmbedder  # fitted
+    # Turns embeddings (n_samples, n_positions, n_features) into distances.
     measure: Whitening | LowRankWhitening | TrainingDistances
-    sigma: float
+    sigma: float  # of the Gaussian that smooths the maps, in pixels
 
     def iter_maps(
         self, images: Images, description: str

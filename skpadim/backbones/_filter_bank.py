@@ -126,14 +126,6 @@ class FilterBank(Backbone):
 
     All features are used by default (111 in all three layers). Images of 32 pixels and more on a
     side have at least one cell in each layer.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skpadim.backbones import load_backbone
-    >>> bank = load_backbone("filter_bank")
-    >>> [tuple(maps.shape) for maps in bank(torch.rand(2, 3, 64, 64), ("layer1", "layer3"))]
-    [(2, 33, 8, 8), (2, 48, 2, 2)]
     """
 
     name = "filter_bank"

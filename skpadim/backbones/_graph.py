@@ -41,20 +41,9 @@ def make_ready(
 ) -> nn.Module:
     """A module that maps normalised images to the backbone's maps of some layers, fast.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        On the CPU, in float32; it is not changed.
-    layers : tuple of str
-        Names of layers, from fine to coarse.
-    device : torch.device
-        Where it will run.
-    dtype : torch.dtype, default=torch.float32
-        What it will run in, by autocast.
-    channels : ndarray of int, default=None
-        Those of the last layer that are used. If nothing can be saved by it, all are returned.
-    compile : bool, default=False
-        Whether :func:`torch.compile` makes it.
+    `backbone`, on the CPU and in float32, is not changed; the module will run on `device` in
+    `dtype`, by autocast. Of the last layer it returns `channels` (ndarray of int) alone, or all if
+    nothing can be saved by that. `compile` is for :func:`torch.compile`.
     """
     uses_winograd = device.type == "cpu" and not compile and has_winograd(dtype)
     try:
@@ -106,10 +95,7 @@ class _Compiled(nn.Module):
 class RectifiedConv2d(nn.Conv2d):
     """A convolution, then an addition if there is one, then ReLU, all in the memory of the first.
 
-    Parameters
-    ----------
-    convolution : nn.Conv2d
-        Its weights and other attributes are shared.
+    Weights and other attributes are shared with the `convolution` that it is made of.
     """
 
     def __init__(self, convolution):

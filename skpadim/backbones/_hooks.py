@@ -15,19 +15,10 @@ class _DeepestLayerReached(Exception):
 
 
 def run_to_layers(module: nn.Module, images, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Outputs of the named submodules; the forward pass ends as soon as all have run.
+    """Outputs of the named submodules, as they came; the forward pass ends as soon as all have run.
 
-    Parameters
-    ----------
-    module : nn.Module
-    images : tensor of shape (n_samples, 3, height, width), or a torch.fx.Proxy of one
-    names : iterable of str
-        As in ``module.named_modules()``.
-
-    Returns
-    -------
-    outputs : dict of str to tensor
-        In the order in which they were computed.
+    `names` are as in ``module.named_modules()``; `images` are a tensor (n_samples, 3, height,
+    width) or a ``torch.fx.Proxy`` of one.
     """
     missing = set(names)
     outputs = {}

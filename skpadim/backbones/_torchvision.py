@@ -29,11 +29,10 @@ def list_networks() -> list[str]:
 
 
 class TorchvisionBackbone(ModuleBackbone):
-    """A classification network of torchvision.
+    """A classification network of torchvision; its parameters are :func:`load_backbone`'s.
 
-    Its layers are its natural stages: ``layer1`` is the last feature map at a quarter of the
-    image's resolution, ``layer2`` at an eighth, and so on; of a ResNet, the submodules of these
-    names. See :func:`load_backbone` for the parameters.
+    Its layers are its stages: ``layer1`` is the last feature map at a quarter of the image's
+    resolution, ``layer2`` at an eighth, and so on; of a ResNet, those of these names.
     """
 
     def __init__(self, name, weights="imagenet", random_state=0):
@@ -147,26 +146,11 @@ def _meta_outputs(name, submodules):
 
 @lru_cache(maxsize=64)
 def find_stages(name: str) -> dict[str, str]:
-    """Submodules at which the stages of a network end.
+    """Stages of a network, from ``layer1`` (stride 4) on, and the submodules at which they end.
 
-    The network is run on torch's meta device, which knows shapes only, so this costs
-    milliseconds. A stage ends where the next submodule halves the resolution.
-
-    Parameters
-    ----------
-    name : str
-        Name of a torchvision network.
-
-    Returns
-    -------
-    stages : dict of str to str
-        From ``layer1`` (stride 4) on, the name of the submodule that returns the last feature map
-        of that resolution.
-
-    Raises
-    ------
-    ValueError
-        If the network has no stages at strides 4, 8 and 16 (vision transformers have one stride).
+    A stage ends where the next submodule halves the resolution. The network is run on torch's meta
+    device, which knows shapes only, so this costs milliseconds. Without stages at strides 4, 8 and
+    16 it is a ValueError (vision transformers have one stride).
     """
     last_at_stride = {}
 

@@ -22,16 +22,7 @@ class WeightsUnavailableError(ValueError):
 def fetch_weights(name: str, entry) -> None:
     """See to it that an entry of torchvision's weights is in torchvision's own cache.
 
-    Parameters
-    ----------
-    name : str
-        Name of the network.
-    entry : torchvision.models.WeightsEnum
-
-    Raises
-    ------
-    WeightsUnavailableError
-        If it is not there, or damaged, and cannot be downloaded.
+    A WeightsUnavailableError if it is not there, or damaged, and cannot be downloaded.
     """
     url = entry.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -64,24 +55,11 @@ def fetch_weights(name: str, entry) -> None:
 
 
 def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -> dict:
-    """Read a state dict that the user has on disk.
+    """Read a user's state dict, copied into memory of its own, in the dtypes of `expected`.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.safetensors`` file, or one that torch wrote (read with ``weights_only=True``, so it
-        cannot run code).
-    expected : dict of str to tensor
-        The network's own state dict, to compare names and shapes with.
-    name : str
-        Name of the network.
-    entries : list of str
-        Names of torchvision's weights, for the message.
-
-    Returns
-    -------
-    state_dict : dict of str to tensor
-        In memory of their own, of the network's dtypes.
+    The file is a ``.safetensors``, or one that torch wrote, read with ``weights_only=True``, so
+    that it cannot run code. `expected` is the state dict of the network, `name`; `entries`,
+    torchvision's names of weights, are for the message.
     """
     if not path.is_file():
         raise FileNotFoundError(

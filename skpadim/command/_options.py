@@ -53,7 +53,6 @@ def _join_sizes(arguments):
 
 
 def _parser():
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="skpadim",
         description="Find defective images, and where they are defective, after seeing good ones.",

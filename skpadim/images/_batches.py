@@ -32,24 +32,12 @@ _MAX_DECODING_THREADS = 8
 
 
 class Images(Sequence):
-    """A checked sequence of images; each is read when it is asked for.
+    """A checked sequence of images, each read when it is asked for.
 
-    Parameters
-    ----------
-    X : array, tensor, Series, DataFrame of one column, list, or path of a folder
-        Images in any of the forms that :class:`~skpadim.PadimDetector` takes.
-    min_images : int, default=1
-        Fewer raise an error.
-    numbers : sequence of int, default=None
-        What messages call the images, where X is a part of what the user gave.
-    skipped : dict, default=None
-        Where to note, by their numbers, the errors of images that cannot be read and are skipped;
-        None if they are not to be skipped.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If X as a whole is none of these. What is wrong with a single image shows when it is read.
+    X is in any form that PadimDetector takes; anything else is a TypeError or ValueError, and what
+    is wrong with a single image shows when it is read. `numbers` are what messages call the images,
+    where X is a part of what the user gave. With a dict `skipped`, images that cannot be read are
+    skipped, and their errors noted there, by these numbers.
     """
 
     def __init__(self, X, *, min_images=1, numbers=None, skipped=None):
@@ -153,15 +141,9 @@ class Images(Sequence):
 
 
 def image_parts(X, size: int, on_error: str = "raise") -> Iterable[Images]:
-    """X as one part; an iterator as parts of some images, each when it has delivered them.
+    """X as one part; an iterator as parts of `size` images, each when it has delivered them.
 
-    Parameters
-    ----------
-    X : images, or an iterator that gives them one by one
-    size : int
-        Number of images of a part of an iterator.
-    on_error : {"raise", "skip"}, default="raise"
-        What is done about images that cannot be read.
+    `on_error` is "raise" or "skip", for images that cannot be read.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
@@ -192,23 +174,11 @@ def image_batches(
     crop: tuple[int, int] | None,
     device: torch.device | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Batches of images of one size, made ready while the caller computes with those before.
+    """Batches (n_batch, 3, height, width), made ready while the caller computes with those before.
 
-    Files are read ahead by threads; copies to a GPU are on their way meanwhile.
-
-    Parameters
-    ----------
-    images : Images
-    batch_size : int
-    size, crop : tuple of int
-        See :func:`fit_to_size`.
-    device : torch.device, default=None
-        Where they are wanted; None leaves each batch where its images are.
-
-    Yields
-    ------
-    batch : tensor of shape (n_batch, 3, height, width)
-        uint8, or float32 in [0, 1] if any image of the batch is not 8-bit.
+    They are uint8, or float32 in [0, 1] if any image of the batch is not 8-bit; on `device`, or
+    where the images are; `size` and `crop` are as for :func:`fit_to_size`. Files are read ahead by
+    threads; copies to a GPU are on their way meanwhile.
     """
     is_for_gpu = device is not None and device.type == "cuda"
     if images.are_on_gpu():

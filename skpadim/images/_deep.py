@@ -13,7 +13,6 @@ from PIL import ExifTags, Image
 
 from skpadim.images._files import ImageFileError, set_raw_modes, upright
 
-# Formats that can have more than 8 bits a sample.
 DEEP_FORMATS = ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF")
 _WHITE_IS_ZERO = 0
 _PLANES_APART = 2
@@ -53,17 +52,10 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def read_deep(image: Image.Image) -> np.ndarray:
-    """Upright pixels of an image that was opened and not read yet.
+    """Upright pixels (height, width[, 3 or 4]) of an image that was opened and not read yet.
 
-    Returns
-    -------
-    pixels : ndarray of shape (height, width) or (height, width, 3 or 4)
-        uint16 from 0 to 65535, or float32 as they are in the file.
-
-    Raises
-    ------
-    ImageFileError
-        If its kind cannot be read exactly.
+    uint16 from 0 to 65535, or float32 as they are in the file; an ImageFileError if its kind cannot
+    be read exactly.
     """
     return _read_grey(image) if image.mode[0] in "IF" else _read_colours(image)
 

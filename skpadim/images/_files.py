@@ -38,22 +38,7 @@ IMAGE_SUFFIXES = tuple(sorted({_TGA, *(suffix for each in _SUFFIXES.values() for
 def list_images(folder: str | os.PathLike) -> list[Path]:
     """Paths of the images in a folder and its subfolders, sorted; hidden files are left out.
 
-    By their names: a link to nothing, or a pipe, is told when it is read.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    paths : list of Path
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder.
-    ValueError
-        If there are no images in it.
+    By their names: a link to nothing, or a pipe, is told when it is read. None is a ValueError.
     """
     paths = [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
@@ -101,25 +86,11 @@ class ImageFileError(ValueError):
 
 @contextmanager
 def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Open an image file, for its header or its pixels.
+    """Open an image file, for its header or its pixels; it is not :func:`upright` yet.
 
     Whatever goes wrong inside of the ``with``, reading pixels included, is told as an
-    :class:`ImageFileError`.
-
-    Parameters
-    ----------
-    path : path
-
-    Yields
-    ------
-    image : PIL image
-        Not upright yet, see :func:`upright`.
-
-    Raises
-    ------
-    ImageFileError
-        If there is no such file, or it is not a regular file, or not an image in one of the formats
-        that are read, or has more pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` allows.
+    ImageFileError: no regular file, not an image in one of the formats that are read, or more
+    pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` allows.
     """
     try:
         with open_regular(path) as file:
@@ -179,11 +150,7 @@ def upright(image: Image.Image) -> Image.Image:
 def set_raw_modes(image: Image.Image, change: Callable[[str, str], str]) -> None:
     """Change how Pillow will take the samples in the file of an image that was not read yet.
 
-    Parameters
-    ----------
-    image : PIL image
-    change : callable
-        Takes the name of a decoder and its raw mode, and returns another raw mode.
+    `change` takes the name of a decoder and its raw mode, and returns another raw mode.
     """
     tiles = []
     for tile in image.tile:
@@ -212,10 +179,7 @@ def _tiff_raw_mode(image, decoder, raw_mode):
 def open_regular(path: str | os.PathLike) -> BinaryIO:
     """Open a regular file to read bytes; a pipe or a device is refused, not waited for.
 
-    Raises
-    ------
-    ImageFileError
-        If it is not one, or empty, or cannot be opened.
+    An ImageFileError if it is not one, or empty, or cannot be opened.
     """
     try:
         # Before, since opening a device may do something, and after, on what was opened.

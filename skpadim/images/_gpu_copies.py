@@ -21,16 +21,8 @@ def copied_ahead(
 ) -> Iterator[torch.Tensor]:
     """Copy batches of pixels to a GPU, each while the one before is computed with.
 
-    Parameters
-    ----------
-    batches : iterable of tensors (n_batch, 3, height, width), or of sequences of (3, height, width)
-        In main memory, uint8 or float32.
-    device : torch.device
-
-    Yields
-    ------
-    batch : tensor of shape (n_batch, 3, height, width)
-        On the device, ready for its current stream; uint8 only if all images are.
+    Batches in main memory, (n_batch, 3, height, width) or sequences of (3, height, width), uint8 or
+    float32, to tensors that are ready for the device's current stream; uint8 only if all are.
     """
     copies = _Copies(device)
     coming = None

@@ -25,22 +25,10 @@ _KINDS = (
 def list_items(X, numbers=None):
     """The images of X, one an index, by their types and shapes only; files are not opened.
 
-    Parameters
-    ----------
-    X : array, tensor, Series, DataFrame of one column, list, or path of a folder
-        Images in any of the forms that :class:`~skpadim.PadimDetector` takes.
-    numbers : sequence of int, default=None
-        What messages call the images of a list, where it is a part of what the user gave.
-
-    Returns
-    -------
-    items : list, ndarray or tensor
-        A list of paths, PIL images, arrays and tensors; or the one array or tensor of all images.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        If X is none of these.
+    X, in any form that PadimDetector takes, becomes a list of paths, PIL images, arrays and
+    tensors, or the one array or tensor of all images; else it is a TypeError, ValueError or
+    OSError. `numbers` are what messages call the images of a list that is a part of what the user
+    gave.
     """
     if isinstance(X, (str, os.PathLike)):
         if not os.fspath(X):

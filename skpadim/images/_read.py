@@ -23,7 +23,6 @@ def read_image(
     """Read one image: a path, PIL image, array or tensor to a tensor (3, height, width).
 
     With `size`, what :func:`fit_to_size` makes of it, without copies of all the pixels of a file.
-
     Grey is repeated to three channels, alpha dropped, EXIF orientation applied, 16-bit scaled to
     [0, 1]; CMYK and palettes are converted to RGB. Files with several frames (animated GIF,
     multi-page TIFF) are refused, but for the previews that cameras put behind a JPEG.
@@ -65,15 +64,10 @@ def read_stack(
 def fit_to_size(
     image: torch.Tensor, size: tuple[int, int], crop: tuple[int, int] | None
 ) -> torch.Tensor:
-    """Resize to `size` (bilinear, antialiased) and cut out the centre.
+    """Resize to `size` (bilinear, antialiased) and cut out the centre; both are (height, width).
 
-    Parameters
-    ----------
-    image : tensor of shape (3, height, width) or (n_samples, 3, height, width)
-        uint8 or float32. 8-bit images on the CPU are resized by Pillow, as the networks' own
-        training images were.
-    size, crop : tuple of int
-        Height and width in pixels.
+    `image` is (3, height, width) or (n_samples, 3, height, width), uint8 or float32. 8-bit images
+    on the CPU are resized by Pillow, as the networks' own training images were.
     """
     if image.shape[-2:] != size:
         if image.dtype == torch.uint8 and image.ndim == 3 and image.device.type == "cpu":

@@ -32,14 +32,8 @@ class WinogradConv2d(nn.Conv2d):
     devices, or gradients, is convolved plainly, and so is what has fewer input channels than a
     register holds, or kernels of another size. It differs from the exact convolution by about 2e-6
     of the largest output, the plain one by 1e-6; an infinite input makes all outputs of its tiles
-    NaN. The transformed kernels take four times the memory of the weights.
-
-    Parameters
-    ----------
-    convolution : nn.Conv2d
-        Its weights and other attributes are shared.
-    rectifies : bool, default=False
-        Whether outputs below zero become zero.
+    NaN. Attributes are shared with `convolution`; the transformed kernels take four times the
+    memory of its weights.
     """
 
     def __init__(self, convolution, rectifies=False):
@@ -52,11 +46,7 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, images, added=None):
         """Map (n, in_channels, height, width) to (n, out_channels, out_height, out_width).
 
-        Parameters
-        ----------
-        images : tensor of shape (n, in_channels, height, width)
-        added : tensor of the outputs' shape, default=None
-            Added to the outputs before they are rectified.
+        `added`, of the outputs' shape, is added to them before they are rectified.
         """
         dtype = _autocast_dtype() or images.dtype
         if not self._is_plain_inference(images, added, dtype):

@@ -41,18 +41,10 @@ _BEHIND_PAIR = -(-(LANES - _PAIR) // 3)
 
 
 def kernels_as_read(weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """Values of the kernels at the 6 x 6 points, in the order in which they are read.
+    """Kernels at the 6 x 6 points as they are read: (36, n_panels, n_terms, PANEL), float32.
 
-    Parameters
-    ----------
-    weight : tensor of shape (n_out, n_in, height, width)
-        As :func:`transform_kernels` takes it.
-    stride : int
-
-    Returns
-    -------
-    kernels : tensor of shape (36, n_panels, n_terms, PANEL), float32
-        The last panel of output channels is filled up with zeros.
+    `weight` is as :func:`transform_kernels` takes it. The last panel of output channels is filled
+    up with zeros.
     """
     kernels = transform_kernels(weight, stride).flatten(0, 1).transpose(1, 2)
     kernels = pad(kernels, (0, -len(weight) % PANEL)).unflatten(-1, (-1, PANEL))
@@ -69,26 +61,13 @@ def convolve(
     rectify: bool = False,
     added: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Convolve, with zeros around the images.
+    """Convolve (n, height, width, n_in) to (n, out_height, out_width, n_out), with zeros around.
 
-    Parameters
-    ----------
-    images : tensor of shape (n_images, height, width, n_in), float32 or bfloat16
-        Contiguous. With stride 1, `n_in` is LANES or more; with stride 2 it is 3.
-    kernels : tensor of shape (36, n_panels, n_terms, PANEL), float32
-        Of :func:`kernels_as_read`: 3 x 3 with stride 1, 7 x 7 with stride 2.
-    bias : tensor of shape (PANEL * n_panels,), float32
-    n_out : int
-        How many output channels there are without those that fill up the last panel.
-    stride : {1, 2}, default=1
-    rectify : bool, default=False
-        Whether outputs below zero become zero.
-    added : tensor of the outputs' shape and dtype, default=None
-        Contiguous; what is added to the outputs before that, with stride 1.
-
-    Returns
-    -------
-    outputs : tensor of shape (n_images, out_height, out_width, n_out), of the images' dtype
+    `images` are contiguous, float32 or bfloat16, and outputs of their dtype. `kernels`, of
+    :func:`kernels_as_read`, are 3 x 3 with stride 1, where `n_in` is LANES or more, and 7 x 7 with
+    stride 2, where it is 3. `bias` is (PANEL * n_panels,), float32: `n_out` does not count what
+    fills up the last panel. `added`, contiguous and like the outputs, is added with stride 1; then,
+    if `rectify`, outputs below zero become zero.
     """
     n_images, height, width, n_in = images.shape
     n_panels, n_terms, n_threads = *kernels.shape[1:3], torch.get_num_threads()

@@ -32,23 +32,11 @@ def vector_width() -> int:
 def compile_loop(function, task: np.dtype, sources):
     """Compile for this CPU, or take the machine code that Numba has kept.
 
-    Numba knows it by the function's name, file and CPU. Into the name goes what else it depends on,
-    the vector's width among it, and the CPU too: unlike ones that share a folder then write files
-    of their own.
-
-    Parameters
-    ----------
-    function : function
-        Takes a pointer to a task, and works on it as long as there is work left: each of several
-        threads calls it.
-    task : dtype
-        Of the task, which is a record.
-    sources : list of modules
-        Whose code the function depends on, beside its own.
-
-    Returns
-    -------
-    compiled : object with the `address` of ``void function(void *task)``
+    `function` takes a pointer to a record of dtype `task`, and works as long as there is work left:
+    each of several threads calls it. What is returned has the `address` of its machine code. Numba
+    knows it by the function's name, file and CPU. Into the name goes what else it depends on: the
+    code of the modules `sources`, the vector's width, and the CPU too, so that unlike ones that
+    share a folder write files of their own.
     """
     from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
     from numba import cfunc, config, from_dtype, types

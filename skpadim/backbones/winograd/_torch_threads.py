@@ -17,11 +17,7 @@ import torch
 def run_on_threads(loop, task: np.ndarray, n_threads: int) -> None:
     """Call a loop once on each of several of torch's threads, the caller's among them.
 
-    Parameters
-    ----------
-    loop : object with the `address` of ``void loop(void *task)``
-    task : ndarray of shape (), a record
-    n_threads : int
+    `loop` has the `address` of ``void loop(void *task)``; `task` is a record, of shape ().
     """
     _parallel(loop.address, task.ctypes.data, n_threads, 0)
 

@@ -21,17 +21,10 @@ _SCALES = torch.tensor([1, -2 / 3, -2 / 3, 1 / 6, 1 / 6], dtype=torch.float64)
 
 
 def transform_kernels(weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """Values of kernels at the 6 x 6 points.
+    """Values of kernels at the 6 x 6 points: (6, 6, n_out, n_terms), float64.
 
-    Parameters
-    ----------
-    weight : tensor of shape (n_out, n_in, 3, 3) with stride 1, (n_out, 3, 7, 7) with stride 2
-    stride : int
-
-    Returns
-    -------
-    kernels : tensor of shape (6, 6, n_out, n_terms), float64
-        Of the `n_in` channels; with stride 2, of the 12 of :func:`pairs_of_pixels`.
+    With stride 1 `weight` is (n_out, n_in, 3, 3), and a term is a channel; with stride 2 it is
+    (n_out, 3, 7, 7), and terms are the 12 channels of :func:`pairs_of_pixels`.
     """
     weight = weight.detach().double()
     if stride == 2:
@@ -44,18 +37,10 @@ def transform_kernels(weight: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def pairs_of_pixels(weight: torch.Tensor) -> torch.Tensor:
-    """Kernels of 7 x 7 with stride 2, as ones of 4 x 4 without stride on pairs of pixels.
+    """Kernels (n_out, n_in, 7, 7) with stride 2 as (n_out, 4 * n_in, 4, 4) on pairs of pixels.
 
     Two rows and two columns of pixels are taken as one pixel of four times the channels: those of
     the first row, left pixel and right pixel, then those of the second.
-
-    Parameters
-    ----------
-    weight : tensor of shape (n_out, n_in, 7, 7)
-
-    Returns
-    -------
-    weight : tensor of shape (n_out, 4 * n_in, 4, 4)
     """
     pairs = pad(weight, (1, 0, 1, 0)).unflatten(3, (4, 2)).unflatten(2, (4, 2))
     return pairs.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)

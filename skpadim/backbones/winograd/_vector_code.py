@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 
 from skpadim.backbones.winograd._machine_code import vector_width
 
-# Float32 numbers in a vector register.
 LANES = vector_width()
 
 # What stands for numbers in memory in Numba's code, which knows no bfloat16.
@@ -130,14 +129,8 @@ def step(builder, address, count, size):
 def sums_of_products(builder, n_terms, n_sums, terms, number=types.float32) -> list[Vector]:
     """Sums over a loop that is run `n_terms` times, at least once, all of them in registers.
 
-    Parameters
-    ----------
-    builder : llvmlite.ir.IRBuilder
-    n_terms : integer value
-    n_sums : int
-    terms : function
-        ``terms(i)`` writes the code for term i of each sum and returns pairs of factors.
-    number : Numba's type of the factors
+    ``terms(i)`` writes the code for term i of each sum and returns pairs of factors, `number` in
+    Numba's types; `n_terms` is an integer value of that code.
     """
     kind = _REGISTERS[number]
     before = builder.block
