@@ -19,7 +19,6 @@ from skpadim.images._masks import (
     is_missing,
     read_mask,
 )
-from skpadim.images._unreadable import find_problems
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,8 @@ def _stored_size(path):
 
 
 def _problems_of_images(paths):
+    from skpadim.images._batches import find_problems  # here: it imports torch
+
     return [
         problem and f"{path} {problem}"
         for path, problem in zip(paths, find_problems(paths), strict=True)

@@ -8,7 +8,7 @@ import warnings
 from skpadim._files import check_output_file, written_whole
 from skpadim.command._given_images import collect_images, tell_on_terminal
 from skpadim.command._model import make_detector
-from skpadim.images._unreadable import UnreadableImageError, find_problems
+from skpadim.images._unreadable import UnreadableImageError
 
 
 def run_fit(options) -> int:
@@ -42,6 +42,8 @@ def run_fit(options) -> int:
 
 def _fit_without_unreadable(detector, paths):
     """Fit without images that cannot be read, now that it is known that some cannot."""
+    from skpadim.images._batches import find_problems
+
     problems = find_problems(paths)
     readable = [path for path, problem in zip(paths, problems, strict=True) if problem is None]
     for path, problem in zip(paths, problems, strict=True):

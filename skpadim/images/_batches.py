@@ -22,13 +22,15 @@ from skpadim._thread_limits import threads_limited
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._gpu_copies import copied_ahead
 from skpadim.images._items import list_items
-from skpadim.images._read import read_image, read_stack, to_float
+from skpadim.images._read import find_problem, read_image, read_stack, to_float
 from skpadim.images._unreadable import UnreadableImageError
 
 T = TypeVar("T")
 
 # Decoding releases the GIL; more threads than this only compete with the network for the cores.
 _MAX_DECODING_THREADS = 8
+# Of which this many are looked at together.
+_FILES_AT_A_TIME = 64
 
 
 class Images(Sequence):
@@ -278,3 +280,12 @@ def stack_pixels(images: Sequence[torch.Tensor]) -> torch.Tensor:
     if any(image.dtype != torch.uint8 for image in images):
         images = [to_float(image) for image in images]
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
+def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
+    """What is wrong with each image file, or None; several are decoded at a time.
+
+    For when it is known that some cannot be read: it takes as long as reading them all.
+    """
+    batches = read_ahead(lambda index: find_problem(paths[index]), len(paths), _FILES_AT_A_TIME)
+    return [problem for batch in batches for problem in batch]

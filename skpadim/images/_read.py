@@ -51,6 +51,15 @@ def read_image(
     return image if size is None else fit_to_size(image, size, crop)
 
 
+def find_problem(path: str | os.PathLike) -> str | None:
+    """What is wrong with an image file, or None."""
+    try:
+        read_image(path)
+    except (OSError, TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def read_stack(
     images: torch.Tensor, size: tuple[int, int], crop: tuple[int, int] | None
 ) -> torch.Tensor:

@@ -1,16 +1,9 @@
-"""Images that cannot be read: the error that tells of one, and a look for all of them.
-
-Needs no torch until it looks.
-"""
+"""Images that cannot be read: the error that tells of one. Needs no torch."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-
-# Files that are given to threads at a time.
-_BATCH_SIZE = 64
+from collections.abc import Iterable, Iterator
 
 
 class UnreadableImageError(ValueError):
@@ -58,25 +51,3 @@ def warned_of(batches: Iterable[tuple]) -> Iterator:
         for error in errors.values():
             warnings.warn(f"{error} It is skipped, and its values are NaN.", stacklevel=2)
         yield values
-
-
-def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
-    """What is wrong with each image file, or None; several are decoded at a time.
-
-    For when it is known that some cannot be read: it takes as long as reading them all.
-    """
-    from skpadim.images._batches import read_ahead
-
-    batches = read_ahead(lambda index: find_problem(paths[index]), len(paths), _BATCH_SIZE)
-    return [problem for batch in batches for problem in batch]
-
-
-def find_problem(path: str | os.PathLike) -> str | None:
-    """What is wrong with an image file, or None."""
-    from skpadim.images._read import read_image
-
-    try:
-        read_image(path)
-    except (OSError, TypeError, ValueError) as error:
-        return str(error)
-    return None
