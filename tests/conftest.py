@@ -1,11 +1,13 @@
 import csv
 import importlib.util
+import os
 import platform
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,34 @@ from skpadim.datasets._public import DATASETS
 collect_ignore = ["backbones/winograd/guarded_loops.py"]  # a script that a test starts
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
+
+MAX_PROCESSES = 8  # of a good GB each
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config):
+    """Share the whole suite out to all cores, where pytest-xdist is installed.
+
+    What is named on the command line is run in this process, and so is all with ``-n 0``, and where
+    somebody wants to look on: ``--pdb``, ``--trace``, ``-s``.
+    """
+    option = config.option
+    if (
+        getattr(option, "numprocesses", 0) is None  # not asked for, and there is such an option
+        and not hasattr(config, "workerinput")
+        and config.args_source is config.ArgsSource.TESTPATHS
+        and not (option.usepdb or option.trace or option.capture == "no")
+        and (n_cores := joblib.cpu_count()) > 1
+    ):
+        option.numprocesses = min(n_cores, MAX_PROCESSES)
+        if option.dist == "no":
+            option.dist = "worksteal"
+        # Read when torch is imported, so by the processes that are to come, and by theirs: threads
+        # that wait sleep, and each process has several threads, but not one for each core.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if n_cores > 2:
+            n_threads = max(2, n_cores // option.numprocesses)
+            os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
 
 
 @pytest.fixture(scope="session")
