@@ -1,3 +1,8 @@
+import os
+
+# Threads of torch that wait sleep, here and in the processes that tests start. Read on its import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import csv
 import importlib.util
 import platform
@@ -6,10 +11,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from skpadim import PadimDetector
 from skpadim.backbones import _weights
@@ -19,6 +26,39 @@ from skpadim.datasets._public import DATASETS
 collect_ignore = ["backbones/winograd/guarded_loops.py"]  # a script that a test starts
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
+
+MAX_PROCESSES = 8  # of up to 3 GB each
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config):
+    """Share the whole suite out to all cores, where pytest-xdist is installed.
+
+    What is named on the command line is run in this process, and so is all with ``-n 0``, and where
+    somebody wants to look on: ``--pdb``, ``--trace``, ``-s``.
+    """
+    option = config.option
+    if (
+        getattr(option, "numprocesses", 0) is None  # not asked for, and there is such an option
+        and not hasattr(config, "workerinput")
+        and config.args_source is config.ArgsSource.TESTPATHS
+        and not (option.usepdb or option.trace or option.capture == "no")
+        and (n_cores := joblib.cpu_count()) > 1
+    ):
+        option.numprocesses = min(n_cores, MAX_PROCESSES)
+        if option.dist == "no":
+            option.dist = "worksteal"
+        if n_cores > 2:
+            # Each process has several threads still, but not one for each core.
+            n_threads = max(2, n_cores // option.numprocesses)
+            os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """NumPy's BLAS has one thread: with small matrices more of them only wait, and actively."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -403,11 +403,6 @@ def test_progress_is_shown_on_terminals(root, detector, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_importing_does_not_import_torch():
-    code = "import sys, skpadim.benchmark; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_real_photographs(tiles, detector):
     results = run_benchmark("mvtec_ad", tiles.parent, detector=detector, categories="magnetic_tile")
     assert np.isfinite(results[FIGURES].to_numpy(float)).all()

@@ -3,8 +3,6 @@
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -263,8 +261,3 @@ def test_a_missing_split_file_of_visa_is_told(make_visa):
     os.remove(root / "split_csv/1cls.csv")
     with pytest.raises(FileNotFoundError, match="1cls.csv does not exist: it divides VisA"):
         load_visa(root, "candle")
-
-
-def test_importing_the_loaders_does_not_import_torch():
-    code = "import sys, skpadim.datasets._public; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

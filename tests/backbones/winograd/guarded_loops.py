@@ -1,13 +1,12 @@
 """Run Winograd's compiled loop on memory that lies between pages that nobody may touch.
 
 A loop that reads or writes a number too many ends the process; one that uses what it has read in
-vain, all of it NaN, gives wrong results. Usage: guarded_loops.py {before,behind}
+vain, all of it NaN, gives wrong results. Says where the pages adjoined, as it has seen to them.
 """
 
 import ctypes
 import math
 import mmap
-import sys
 from itertools import product
 
 import torch
@@ -17,7 +16,7 @@ from skpadim.backbones.winograd import _loop
 from skpadim.backbones.winograd._vector_code import LANES
 
 PAGE = mmap.PAGESIZE
-ADJOINING = sys.argv[1]
+ADJOINING = None  # "before" or "behind"
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
 _protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
@@ -65,6 +64,7 @@ def run_winograd(dtype, n_in, n_out, size, stride, is_added_to):
 
 
 def main():
+    global ADJOINING
     torch.manual_seed(0)
     torch.set_num_threads(1)  # whose scratch memory ends where the threads' all ends
     torch.Tensor.new_empty = lambda like, *shape: empty(*shape, dtype=like.dtype)
@@ -72,10 +72,12 @@ def main():
     dtypes, sizes = (torch.float32, torch.bfloat16), ((1, 1), (13, 18), (14, 14))
     if _loop.get_host_cpu_features().get("amx-bf16"):
         dtypes = (torch.float32,)
-    for dtype, size, n_out in product(dtypes, sizes, (1, 33, 4 * LANES)):
-        run_winograd(dtype, 3, n_out, size, stride=2, is_added_to=False)
-        for n_in, is_added_to in product((LANES, LANES + 1, 24, 40, 3 * LANES), (True, False)):
-            run_winograd(dtype, n_in, n_out, size, stride=1, is_added_to=is_added_to)
+    for ADJOINING in ("before", "behind"):
+        for dtype, size, n_out in product(dtypes, sizes, (1, 33, 4 * LANES)):
+            run_winograd(dtype, 3, n_out, size, stride=2, is_added_to=False)
+            for n_in, is_added_to in product((LANES, LANES + 1, 24, 40, 3 * LANES), (True, False)):
+                run_winograd(dtype, n_in, n_out, size, stride=1, is_added_to=is_added_to)
+        print(ADJOINING, flush=True)
     print(LANES)
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from skpadim.backbones.winograd._convolution import compiled_loop
+from skpadim.backbones.winograd._machine_code import vector_width
+
 pytestmark = pytest.mark.usefixtures("compiled_loops")
 
 
@@ -20,27 +23,18 @@ def width(request):
     return request.param
 
 
-def run(width, *arguments):
+def test_no_loop_touches_memory_that_is_not_its_own(width):
+    command = [sys.executable, str(Path(__file__).with_name("guarded_loops.py"))]
     environment = {**os.environ, "SKPADIM_VECTOR_WIDTH": str(width)}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-@pytest.mark.parametrize("adjoining", ["before", "behind"])
-def test_no_loop_touches_memory_that_is_not_its_own(width, adjoining):
-    result = run(width, Path(__file__).with_name("guarded_loops.py"), adjoining)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.split() == [str(width)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, (result.stdout, result.stderr[-2000:])
+    assert result.stdout.split() == ["before", "behind", str(width)]
 
 
 @pytest.mark.parametrize("wanted", ["4", "wide", "16.0", "08"])
-def test_a_width_that_there_is_not_is_refused(wanted):
-    code = """
-import torch
-from skpadim.backbones.winograd._convolution import compiled_loop
-compiled_loop(torch.float32)
-"""
-    result = run(wanted, "-c", code)
-    assert result.returncode != 0
-    assert f"ValueError: SKPADIM_VECTOR_WIDTH={wanted!r}" in result.stderr
-    assert "8" in result.stderr.splitlines()[-1]
+def test_a_width_that_there_is_not_is_refused(wanted, monkeypatch):
+    monkeypatch.setenv("SKPADIM_VECTOR_WIDTH", wanted)
+    for found_before in (vector_width, compiled_loop):
+        found_before.cache_clear()
+    with pytest.raises(ValueError, match=rf"^SKPADIM_VECTOR_WIDTH='{wanted}'.* 8"):
+        compiled_loop()
