@@ -445,7 +445,7 @@ class PatchEmbedder(
         network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
         settings = (network, self.image_size_, self.input_size_, self.precision, device.type)
         cache = FeatureCache(self.memory, settings)
-        usual = ("layer1", "layer2", "layer3")
+        usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
 
