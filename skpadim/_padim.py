@@ -57,15 +57,15 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, Backbone or nn.Module, default="auto"
-        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
-        ImageNet weights if they are on this machine or can be fetched, else the filter bank, with
-        a warning; :attr:`backbone_` records which.
+        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
+        "efficientnet_lite0", whose ImageNet weights are installed with skpadim. The paper's are
+        "resnet18" and "wide_resnet50_2"; "filter_bank" is the fastest, and needs no weights.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision: ImageNet's, those of a state dict
-        (``.safetensors`` or ``.pth``), or None for random ones.
+        Weights of the network: ImageNet's, those of a state dict (``.safetensors`` or ``.pth``),
+        or None for random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse; every backbone offers "layer1" to "layer3".
-        "auto" is all three, as in the paper.
+        "auto" is all three, as in the paper, and "layer2" to "layer4" of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Length of an embedding. "auto" is the paper's: 100 (resnet18 and other networks), 550
         (wide_resnet50_2), all of the filter bank's; None keeps all features of the layers.
@@ -74,9 +74,9 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         projection.
     image_size : int or (height, width), default=256
         Images are resized to this many pixels; an int means a square, whatever the image's shape.
-    crop_size : int or (height, width) or None, default=224
-        The centre that is kept of the resized image; None keeps it whole. What lies outside is
-        not inspected.
+    crop_size : int or (height, width) or None, default=None
+        The centre that is kept of the resized image; what lies outside is not inspected. None
+        keeps it whole; the paper's is 224.
     regularization : float, default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
     sigma : float, default=4.0
@@ -207,7 +207,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         n_features="auto",
         projection="random",
         image_size=256,
-        crop_size=224,
+        crop_size=None,
         regularization=0.01,
         sigma=4.0,
         contamination=0.05,

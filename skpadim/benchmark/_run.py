@@ -53,7 +53,7 @@ def run_benchmark(
         Which to run; None runs all that are there.
     detector : PadimDetector, default=None
         The settings, not fitted: a clone is fitted on each category, without a threshold, which
-        no figure needs. None means ``PadimDetector()``.
+        no figure needs. None means the paper's, ``PadimDetector("resnet18", crop_size=224)``.
     seed : int, default=42
         The ``random_state`` of each fit.
     resolution : {"model", "original"}, default="model"
@@ -148,7 +148,7 @@ def _prepare(detector, dataset, seed, resolution, output):
     """The detector to clone, and the setting of all rows; a wrong parameter is told here."""
     from skpadim._padim import PadimDetector, make_embedder
 
-    detector = PadimDetector() if detector is None else detector
+    detector = PadimDetector("resnet18", crop_size=224) if detector is None else detector
     if not isinstance(detector, PadimDetector):
         raise TypeError(f"detector must be a PadimDetector, not a {type(detector).__name__}.")
     if output is not None and not isinstance(detector.backbone, str):

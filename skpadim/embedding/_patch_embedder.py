@@ -52,12 +52,13 @@ class PatchEmbedder(
     Parameters
     ----------
     backbone : str, Backbone or nn.Module, default="auto"
-        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
-        ImageNet weights if they can be had, else the filter bank, with a warning.
+        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
+        "efficientnet_lite0", whose ImageNet weights are installed with skpadim.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision; a path is that of a state dict.
+        Weights of the network; a path is that of a state dict, None gives random ones.
     layers : "auto" or sequence of str, default="auto"
-        Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``.
+        Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``,
+        and ``("layer2", "layer3", "layer4")`` of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Number of features to keep. "auto" is the paper's: 100 (resnet18 and other networks), 550
         (wide_resnet50_2), all of the filter bank's; None keeps all.
@@ -66,8 +67,8 @@ class PatchEmbedder(
         semi-orthogonal matrix [2]_.
     image_size : int or (height, width), default=256
         Images are resized to this many pixels; an int means a square, whatever the image's shape.
-    crop_size : int or (height, width) or None, default=224
-        The centre that is kept of the resized image; None keeps it whole.
+    crop_size : int or (height, width) or None, default=None
+        The centre that is kept of the resized image; None keeps it whole; the paper's is 224.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -150,7 +151,7 @@ class PatchEmbedder(
         n_features="auto",
         projection="random",
         image_size=256,
-        crop_size=224,
+        crop_size=None,
         batch_size=32,
         device="auto",
         precision="float32",
