@@ -65,10 +65,11 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         or None for random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse; every backbone offers "layer1" to "layer3".
-        "auto" is all three, as in the paper, and "layer2" to "layer4" of an EfficientNet-Lite.
+        "auto" is all three, as in the paper, and "layer2" and "layer4" of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Length of an embedding. "auto" is the paper's: 100 (resnet18 and other networks), 550
-        (wide_resnet50_2), all of the filter bank's; None keeps all features of the layers.
+        (wide_resnet50_2), all of the filter bank's and of an EfficientNet-Lite's; None keeps all
+        features of the layers.
     projection : {"random", "semi_orthogonal"}, default="random"
         How features are reduced: a random selection, as in the paper, or a random semi-orthogonal
         projection.

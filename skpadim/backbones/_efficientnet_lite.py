@@ -64,8 +64,9 @@ class EfficientNetLite(Backbone):
 
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
-    default_layers = ("layer2", "layer3", "layer4")
-    n_features = 100
+    # Measured on photographs: the finest layer adds little and has four times the positions, and
+    # the one between these two adds nothing. All of the features then are few enough.
+    default_layers = ("layer2", "layer4")
     license = "Apache-2.0"
 
     def __init__(self, name, weights="imagenet", random_state=0):

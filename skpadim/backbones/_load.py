@@ -24,8 +24,8 @@ def list_backbones() -> list[str]:
     Returns
     -------
     names : list of str
-        ``"filter_bank"``, the EfficientNet-Lites, then torchvision's classification networks. A few of the latter have no
-        feature maps (vision transformers), and say so when they are loaded.
+        ``"filter_bank"``, the EfficientNet-Lites, then torchvision's classification networks. A
+        few of these have no feature maps (vision transformers), and say so when they are loaded.
 
     Examples
     --------

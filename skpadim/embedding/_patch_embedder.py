@@ -58,10 +58,10 @@ class PatchEmbedder(
         Weights of the network; a path is that of a state dict, None gives random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``,
-        and ``("layer2", "layer3", "layer4")`` of an EfficientNet-Lite.
+        and ``("layer2", "layer4")`` of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Number of features to keep. "auto" is the paper's: 100 (resnet18 and other networks), 550
-        (wide_resnet50_2), all of the filter bank's; None keeps all.
+        (wide_resnet50_2), all of the filter bank's and of an EfficientNet-Lite's; None keeps all.
     projection : {"random", "semi_orthogonal"}, default="random"
         Keep randomly selected features, as the paper does [1]_, or project on a random
         semi-orthogonal matrix [2]_.
