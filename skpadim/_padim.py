@@ -41,7 +41,9 @@ from skpadim.gaussian._patch_gaussian import (
     whitening_in,
 )
 from skpadim.images._batches import Images, image_parts
+from skpadim.images._masks import image_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
+from skpadim.metrics._geometry import Window
 
 
 class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
@@ -321,7 +323,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     @needs_threshold
     @own_torch_state()
-    def anomaly_mask(self, X):
+    def anomaly_mask(self, X, size="model"):
         """Where each image is defective.
 
         The map is compared with the threshold of :meth:`predict`, which has a meaning for pixels
@@ -332,14 +334,18 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         ----------
         X : images
             See Notes.
+        size : {"model", "original"}, default="model"
+            As in :meth:`anomaly_map`.
 
         Returns
         -------
-        masks : ndarray of shape (n_samples, height, width), bool
-            True where the image is anomalous, at the resolution of :meth:`anomaly_map`.
+        masks : ndarray of shape (n_samples, height, width), or list of ndarrays, bool
+            True where the image is anomalous; of the shapes of :meth:`anomaly_map`.
         """
         check_is_fitted(self)
         images = Images(X)
+        if _is_original(size):
+            return [self._mask_of(*maps) for maps in self._iter_maps_in_images(images)]
         masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
         done = 0
         for maps in self.iter_anomaly_maps(images):
@@ -348,22 +354,27 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         return masks
 
     @own_torch_state()
-    def anomaly_map(self, X):
+    def anomaly_map(self, X, size="model"):
         """Anomaly map of each image: higher is more anomalous.
 
         Parameters
         ----------
         X : images
             See Notes.
+        size : {"model", "original"}, default="model"
+            Of the maps: that of the network's input, `image_size` after `crop_size`; or each
+            image's own, whose pixels outside of the crop are NaN.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, height, width), float32
-            Smoothed Mahalanobis distances at the resolution of the network's input
-            (`image_size` after `crop_size`).
+        maps : ndarray of shape (n_samples, height, width), or list of ndarrays, float32
+            Smoothed Mahalanobis distances; with ``size="original"`` a list of arrays
+            (height, width), sampled bilinearly.
         """
         check_is_fitted(self)
         images = Images(X)
+        if _is_original(size):
+            return [in_image for _, in_image in self._iter_maps_in_images(images)]
         maps = np.empty((len(images), *self.embedder_.input_size_), dtype=np.float32)
         done = 0
         for batch in self.iter_anomaly_maps(images):
@@ -409,6 +420,22 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
 
+    def _iter_maps_in_images(self, images):
+        """Yield the map of each image, and the same in the image's own pixels."""
+        window = Window.of(self, self.embedder_.input_size_)
+        index = 0
+        for maps in self.iter_anomaly_maps(images):
+            for anomaly_map in maps:
+                yield anomaly_map, window.in_image(anomaly_map, image_size(images.items[index]))
+                index += 1
+
+    def _mask_of(self, anomaly_map, in_image):
+        """Where a map in an image's pixels is above the threshold, if the map itself is."""
+        mask = in_image > -self.offset_
+        if anomaly_map.max() > -self.offset_ and not mask.any():  # its peak is between pixels
+            mask.flat[np.nanargmax(in_image)] = True
+        return mask
+
     def _score_held_out(self, X, y, groups):
         """Scores, groups and digests of held-out good images, and the digests of those learned."""
         images, groups, _ = _good_images(X, y, groups)
@@ -452,6 +479,12 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "gaussian_")
+
+
+def _is_original(size):
+    if size not in ("model", "original"):
+        raise ValueError(f"size={size!r} must be 'model' or 'original'.")
+    return size == "original"
 
 
 def _good_images(X, y, groups=None, min_images=1):

@@ -106,12 +106,11 @@ def run_benchmark(
 
     Examples
     --------
-    >>> from skpadim import PadimDetector
     >>> from skpadim.benchmark import markdown_table, run_benchmark
-    >>> results = run_benchmark(                                          # doctest: +SKIP
-    ...     "mvtec_ad", "data/mvtec_ad", detector=PadimDetector("resnet18"), output="r18.csv"
+    >>> results = run_benchmark(  # doctest: +SKIP
+    ...     "mvtec_ad", "data/mvtec_ad", output="r18.csv"
     ... )
-    >>> print(markdown_table(results))                                    # doctest: +SKIP
+    >>> print(markdown_table(results))  # doctest: +SKIP
     """
     dataset = find_dataset(dataset)
     for name, value, accepted in (
