@@ -80,6 +80,9 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     crop_size : int or (height, width) or None, default=None
         The centre that is kept of the resized image; what lies outside is not inspected. None
         keeps it whole; the paper's is 224.
+    keep_aspect_ratio : bool, default=False
+        Resize the shorter side to `image_size`, a number, and the other so that the proportions of
+        the training images are kept. All images must have them, within 2 %; others are refused.
     regularization : float, default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
     sigma : float, default=4.0
@@ -211,6 +214,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         projection="random",
         image_size=256,
         crop_size=None,
+        keep_aspect_ratio=False,
         regularization=0.01,
         sigma=4.0,
         contamination=0.05,
@@ -231,6 +235,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self.projection = projection
         self.image_size = image_size
         self.crop_size = crop_size
+        self.keep_aspect_ratio = keep_aspect_ratio
         self.regularization = regularization
         self.sigma = sigma
         self.contamination = contamination
@@ -272,7 +277,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self._validate_params()
         images, groups, names = _good_images(X, y, groups, min_images=2)
         check_enough_samples(len(images), self.calibration, groups, names)
-        embedder = self._make_embedder().fit()
+        embedder = self._make_embedder().fit(images)
         learned = learn(embedder, images, self.n_jobs)
         check_scorable(learned.state, self.regularization)
         threshold = {}
@@ -311,7 +316,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self._validate_params()
         images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
-            embedder = self._make_embedder().fit()
+            embedder = self._make_embedder().fit(images)
             learned = learn(embedder, images, self.n_jobs)
             return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
@@ -374,3 +375,28 @@ def test_what_lies_outside_of_the_crop_has_no_value(make_detector, good):
 def test_an_unknown_size_of_maps_is_refused(make_detector, good):
     with pytest.raises(ValueError, match="size='image' must be 'model' or 'original'"):
         make_detector(contamination=0.1).fit(good).anomaly_map(good, size="image")
+
+
+@pytest.mark.parametrize("form", ["array", "paths", "images"])
+def test_proportions_are_kept_and_others_refused(make_detector, good, tmp_path, form):
+    wide = [Image.fromarray(image).resize((96, 48)) for image in good]
+    for index, image in enumerate(wide):
+        image.save(tmp_path / f"{index:02}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    X = {"array": np.stack(list(map(np.asarray, wide))), "paths": paths, "images": wide}[form]
+    detector = make_detector(image_size=32, keep_aspect_ratio=True).fit(X)
+    assert detector.embedder_.image_size_ == (32, 64)
+    assert detector.anomaly_map(X[:2]).shape == (2, 32, 64)
+    stretched = make_detector(image_size=(32, 64)).fit(X)
+    assert_array_equal(detector.score_samples(X), stretched.score_samples(X))
+
+    almost, square = Image.new("RGB", (97, 48)), Image.new("RGB", (48, 48))
+    detector.score_samples([almost])
+    with pytest.raises(ValueError, match="Image 1 is 48 pixels wide and 48 high.*crop it alike"):
+        detector.score_samples([wide[0], square])
+    with pytest.raises(ValueError, match="Image 0 is 64 pixels wide.*crop it alike"):
+        detector.score_samples(good)
+    with pytest.raises(ValueError, match="image 2 is 48 pixels wide.*image 0 is 96 .*Crop them"):
+        make_detector(keep_aspect_ratio=True).fit([*wide[:2], square])
+    with pytest.raises(ValueError, match=r"image_size=\(32, 64\).*a number, the shorter side"):
+        make_detector(image_size=(32, 64), keep_aspect_ratio=True).fit(X)

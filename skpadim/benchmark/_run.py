@@ -156,6 +156,11 @@ def _prepare(detector, dataset, seed, resolution, output):
             "could be known by: give a backbone by name, or leave output out."
         )
     detector = clone(detector).set_params(random_state=seed, calibration=None, verbose=0)
+    if detector.keep_aspect_ratio:
+        raise ValueError(
+            "keep_aspect_ratio=True: categories would have figures of unlike sizes. Give "
+            "image_size=(height, width)."
+        )
     embedder = make_embedder(detector)
     if isinstance(detector.backbone, str):
         # "auto" must not mean one thing now and another an hour later.

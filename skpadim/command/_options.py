@@ -78,6 +78,12 @@ def _parser():
     fit.add_argument("-o", "--output", type=Path, required=True, help="model file to write")
     _add_model_options(fit, backbone="auto", crop_size="none")
     fit.add_argument(
+        "--keep-aspect-ratio",
+        action="store_true",
+        help="--image-size is the shorter side's, and the other follows the images, which all "
+        "must have the same proportions",
+    )
+    fit.add_argument(
         "--contamination",
         type=float,
         default=0.05,

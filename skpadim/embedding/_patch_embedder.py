@@ -31,6 +31,7 @@ from skpadim.embedding._parameters import (
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
+    common_proportions,
     count_images,
     image_batches,
     image_parts,
@@ -69,6 +70,9 @@ class PatchEmbedder(
         Images are resized to this many pixels; an int means a square, whatever the image's shape.
     crop_size : int or (height, width) or None, default=None
         The centre that is kept of the resized image; None keeps it whole; the paper's is 224.
+    keep_aspect_ratio : bool, default=False
+        Resize the shorter side to `image_size`, a number, and the other so that the proportions of
+        the images given to :meth:`fit` are kept. All images must have them, within 2 %.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -152,6 +156,7 @@ class PatchEmbedder(
         projection="random",
         image_size=256,
         crop_size=None,
+        keep_aspect_ratio=False,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -167,6 +172,7 @@ class PatchEmbedder(
         self.projection = projection
         self.image_size = image_size
         self.crop_size = crop_size
+        self.keep_aspect_ratio = keep_aspect_ratio
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -182,7 +188,7 @@ class PatchEmbedder(
         Parameters
         ----------
         X : images, default=None
-            Checked as a whole, but not read.
+            Checked as a whole, but not read; with `keep_aspect_ratio` their sizes are.
         y : ignored
 
         Returns
@@ -190,10 +196,12 @@ class PatchEmbedder(
         self : PatchEmbedder
         """
         self._validate_params()
-        if X is not None:
-            Images(X)
+        images = None if X is None else Images(X)
+        if self.keep_aspect_ratio and images is None:
+            raise ValueError("keep_aspect_ratio=True: fit needs X, whose proportions are kept.")
+        proportions = common_proportions(images) if self.keep_aspect_ratio else None
         resolve_device(self.device)
-        size, crop = sizes_of(self.image_size, self.crop_size)
+        size, crop = sizes_of(self.image_size, self.crop_size, proportions)
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(2**31))
         load = load_backbone if self.memory is None else load_shared_backbone
@@ -209,6 +217,7 @@ class PatchEmbedder(
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
+        self._proportions = proportions
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -393,6 +402,7 @@ class PatchEmbedder(
         rows = None if out is None else _RowsInTurn(out)
         with progress_of(count_images(parts), description, self.verbose) as progress:
             for images in parts:
+                images.proportions = self._proportions
                 if rows is None:
                     n_rows = min(len(images), int(self.batch_size))
                     rows = _RowsInTurn(self.new_embeddings(n_rows, device))
