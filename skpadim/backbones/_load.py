@@ -12,6 +12,7 @@ from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._efficientnet_lite import EfficientNetLite, list_lite_networks
 from skpadim.backbones._filter_bank import FilterBank
+from skpadim.backbones._joined import JoinedBackbone
 from skpadim.backbones._module import ModuleBackbone
 
 # What "auto" is, on every machine.
@@ -24,8 +25,9 @@ def list_backbones() -> list[str]:
     Returns
     -------
     names : list of str
-        ``"filter_bank"``, the EfficientNet-Lites, then torchvision's classification networks. A
-        few of these have no feature maps (vision transformers), and say so when they are loaded.
+        ``"filter_bank"``, the EfficientNet-Lites, one of them joined with the bank, then
+        torchvision's classification networks. A few of the latter have no
+        feature maps (vision transformers), and say so when they are loaded.
 
     Examples
     --------
@@ -33,7 +35,8 @@ def list_backbones() -> list[str]:
     >>> "filter_bank" in list_backbones() and "resnet18" in list_backbones()
     True
     """
-    return ["filter_bank", *list_lite_networks(), *_torchvision().list_networks()]
+    built_in = ["filter_bank", *list_lite_networks(), JoinedBackbone.name]
+    return [*built_in, *_torchvision().list_networks()]
 
 
 @own_torch_state()
@@ -86,6 +89,8 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
         )
     if backbone == "auto":
         backbone = DEFAULT_BACKBONE
+    if backbone == JoinedBackbone.name:
+        return JoinedBackbone(weights, random_state)
     if backbone in list_lite_networks():
         return EfficientNetLite(backbone, weights, random_state)
     if backbone == "filter_bank":

@@ -169,3 +169,39 @@ def test_a_file_of_weights_is_read_and_checked(network, tmp_path):
         EfficientNetLite("efficientnet_lite0", tmp_path / "other.pth")
     with pytest.raises(FileNotFoundError, match="Give 'imagenet', the path of"):
         EfficientNetLite("efficientnet_lite0", tmp_path / "no.pth")
+
+
+@pytest.fixture(scope="module")
+def joined():
+    return load_backbone("efficientnet_lite0+filter_bank")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "layers", ["auto", ("layer1", "layer2", "layer3"), ("filter_bank.layer1", "layer4")]
+)
+def test_the_network_and_the_bank_are_joined(joined, network, layers):
+    layers = joined.check_layers(layers)
+    images = torch.rand(2, 3, 64, 96)
+    ready = make_ready(joined, layers, torch.device("cpu"))
+    assert isinstance(ready, torch.fx.GraphModule)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in ready.modules())
+    cut = pickle.loads(pickle.dumps(joined.cut(layers)))
+    bank, normalised = load_backbone("filter_bank"), (images * 255 - 127) / 128
+    all_found = joined(images, layers), ready(images), cut(images, layers)
+    for name, *found in zip(layers, *all_found, strict=True):
+        if name.startswith("filter_bank."):
+            (expected,) = bank(images, (name.removeprefix("filter_bank."),))
+        else:
+            (expected,) = network(normalised, (name,))
+            expected = expected / 15
+        for maps in found:
+            torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_joined_they_are_a_detector(parts, good, make_detector):
+    detector = make_detector("efficientnet_lite0+filter_bank").fit(good)
+    assert detector.embedder_.n_features_out_ == 152 + 111
+    scores = detector.score_samples(parts.data)
+    assert np.mean(scores[parts.target == 1]) > np.mean(scores[parts.target == -1])
+    assert np.array_equal(pickle.loads(pickle.dumps(detector)).score_samples(parts.data), scores)
