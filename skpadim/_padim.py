@@ -41,7 +41,9 @@ from skpadim.gaussian._patch_gaussian import (
     whitening_in,
 )
 from skpadim.images._batches import Images, image_parts
+from skpadim.images._masks import image_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
+from skpadim.metrics._geometry import Window
 
 
 class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
@@ -57,26 +59,30 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, Backbone or nn.Module, default="auto"
-        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
-        ImageNet weights if they are on this machine or can be fetched, else the filter bank, with
-        a warning; :attr:`backbone_` records which.
+        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
+        "efficientnet_lite0", whose ImageNet weights are installed with skpadim. The paper's are
+        "resnet18" and "wide_resnet50_2"; "filter_bank" is the fastest, and needs no weights.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision: ImageNet's, those of a state dict
-        (``.safetensors`` or ``.pth``), or None for random ones.
+        Weights of the network: ImageNet's, those of a state dict (``.safetensors`` or ``.pth``),
+        or None for random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse; every backbone offers "layer1" to "layer3".
-        "auto" is all three, as in the paper.
+        "auto" is all three, as in the paper, and "layer2" and "layer4" of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Length of an embedding. "auto" is the paper's: 100 (resnet18 and other networks), 550
-        (wide_resnet50_2), all of the filter bank's; None keeps all features of the layers.
+        (wide_resnet50_2), all of the filter bank's and of an EfficientNet-Lite's; None keeps all
+        features of the layers.
     projection : {"random", "semi_orthogonal"}, default="random"
         How features are reduced: a random selection, as in the paper, or a random semi-orthogonal
         projection.
     image_size : int or (height, width), default=256
         Images are resized to this many pixels; an int means a square, whatever the image's shape.
-    crop_size : int or (height, width) or None, default=224
-        The centre that is kept of the resized image; None keeps it whole. What lies outside is
-        not inspected.
+    crop_size : int or (height, width) or None, default=None
+        The centre that is kept of the resized image; what lies outside is not inspected. None
+        keeps it whole; the paper's is 224.
+    keep_aspect_ratio : bool, default=False
+        Resize the shorter side to `image_size`, a number, and the other so that the proportions of
+        the training images are kept. All images must have them, within 2 %; others are refused.
     regularization : float, default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
     sigma : float, default=4.0
@@ -207,7 +213,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         n_features="auto",
         projection="random",
         image_size=256,
-        crop_size=224,
+        crop_size=None,
+        keep_aspect_ratio=False,
         regularization=0.01,
         sigma=4.0,
         contamination=0.05,
@@ -228,6 +235,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self.projection = projection
         self.image_size = image_size
         self.crop_size = crop_size
+        self.keep_aspect_ratio = keep_aspect_ratio
         self.regularization = regularization
         self.sigma = sigma
         self.contamination = contamination
@@ -269,7 +277,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self._validate_params()
         images, groups, names = _good_images(X, y, groups, min_images=2)
         check_enough_samples(len(images), self.calibration, groups, names)
-        embedder = self._make_embedder().fit()
+        embedder = self._make_embedder().fit(images)
         learned = learn(embedder, images, self.n_jobs)
         check_scorable(learned.state, self.regularization)
         threshold = {}
@@ -308,7 +316,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self._validate_params()
         images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
-            embedder = self._make_embedder().fit()
+            embedder = self._make_embedder().fit(images)
             learned = learn(embedder, images, self.n_jobs)
             return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()
@@ -320,7 +328,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     @needs_threshold
     @own_torch_state()
-    def anomaly_mask(self, X):
+    def anomaly_mask(self, X, size="model"):
         """Where each image is defective.
 
         The map is compared with the threshold of :meth:`predict`, which has a meaning for pixels
@@ -331,14 +339,18 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         ----------
         X : images
             See Notes.
+        size : {"model", "original"}, default="model"
+            As in :meth:`anomaly_map`.
 
         Returns
         -------
-        masks : ndarray of shape (n_samples, height, width), bool
-            True where the image is anomalous, at the resolution of :meth:`anomaly_map`.
+        masks : ndarray of shape (n_samples, height, width), or list of ndarrays, bool
+            True where the image is anomalous; of the shapes of :meth:`anomaly_map`.
         """
         check_is_fitted(self)
         images = Images(X)
+        if _is_original(size):
+            return [self._mask_of(*maps) for maps in self._iter_maps_in_images(images)]
         masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
         done = 0
         for maps in self.iter_anomaly_maps(images):
@@ -347,22 +359,27 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         return masks
 
     @own_torch_state()
-    def anomaly_map(self, X):
+    def anomaly_map(self, X, size="model"):
         """Anomaly map of each image: higher is more anomalous.
 
         Parameters
         ----------
         X : images
             See Notes.
+        size : {"model", "original"}, default="model"
+            Of the maps: that of the network's input, `image_size` after `crop_size`; or each
+            image's own, whose pixels outside of the crop are NaN.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, height, width), float32
-            Smoothed Mahalanobis distances at the resolution of the network's input
-            (`image_size` after `crop_size`).
+        maps : ndarray of shape (n_samples, height, width), or list of ndarrays, float32
+            Smoothed Mahalanobis distances; with ``size="original"`` a list of arrays
+            (height, width), sampled bilinearly.
         """
         check_is_fitted(self)
         images = Images(X)
+        if _is_original(size):
+            return [in_image for _, in_image in self._iter_maps_in_images(images)]
         maps = np.empty((len(images), *self.embedder_.input_size_), dtype=np.float32)
         done = 0
         for batch in self.iter_anomaly_maps(images):
@@ -408,6 +425,22 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
 
+    def _iter_maps_in_images(self, images):
+        """Yield the map of each image, and the same in the image's own pixels."""
+        window = Window.of(self, self.embedder_.input_size_)
+        index = 0
+        for maps in self.iter_anomaly_maps(images):
+            for anomaly_map in maps:
+                yield anomaly_map, window.in_image(anomaly_map, image_size(images.items[index]))
+                index += 1
+
+    def _mask_of(self, anomaly_map, in_image):
+        """Where a map in an image's pixels is above the threshold, if the map itself is."""
+        mask = in_image > -self.offset_
+        if anomaly_map.max() > -self.offset_ and not mask.any():  # its peak is between pixels
+            mask.flat[np.nanargmax(in_image)] = True
+        return mask
+
     def _score_held_out(self, X, y, groups):
         """Scores, groups and digests of held-out good images, and the digests of those learned."""
         images, groups, _ = _good_images(X, y, groups)
@@ -451,6 +484,12 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "gaussian_")
+
+
+def _is_original(size):
+    if size not in ("model", "original"):
+        raise ValueError(f"size={size!r} must be 'model' or 'original'.")
+    return size == "original"
 
 
 def _good_images(X, y, groups=None, min_images=1):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
@@ -219,12 +220,11 @@ def test_semi_orthogonal_projection_works_end_to_end(parts, good, make_detector)
     assert detector.score_samples(parts.data).shape == (len(parts.data),)
 
 
-def test_auto_uses_the_filter_bank_offline_and_says_so(good, make_detector, offline):
-    with pytest.warns(UserWarning, match="uses the filter bank.*backbone='filter_bank'.*silence"):
-        detector = make_detector("auto").fit(good)
-    assert detector.backbone_ == "filter_bank"
-    explicit = make_detector("filter_bank").fit(good)
-    np.testing.assert_array_equal(detector.score_samples(good), explicit.score_samples(good))
+def test_by_default_the_whole_image_goes_through_a_network_with_weights(good, offline):
+    detector = PadimDetector(random_state=0).fit(good)
+    assert (detector.backbone_, detector.layers_) == ("efficientnet_lite0", ("layer2", "layer4"))
+    assert detector.embedder_.n_features_out_ == 152
+    assert detector.anomaly_map(good[:1]).shape == (1, 256, 256)
 
 
 def test_an_explicit_name_never_falls_back(good, make_detector, offline):
@@ -339,3 +339,64 @@ def test_images_of_many_sizes_from_files(good, make_detector, tmp_path):
         Image.fromarray(image).resize((50 + 10 * index, 70)).save(tmp_path / f"{index}.jpg")
     detector = make_detector(calibration=None).fit(tmp_path)
     assert detector.n_samples_seen_ == 6
+
+
+def test_maps_and_masks_come_back_in_each_images_own_pixels(make_detector, good, folder):
+    detector = make_detector(contamination=0.1).fit(good)
+    paths = sorted(folder.glob("*.png"))[-3:]  # defective
+    images = [Image.open(path).resize(size) for path, size in zip(paths, SIZES, strict=True)]
+    maps, masks = (
+        f(images, size="original") for f in (detector.anomaly_map, detector.anomaly_mask)
+    )
+    expected, labels = detector.anomaly_map(images), detector.predict(images)
+    for image, found, mask, small, label in zip(images, maps, masks, expected, labels, strict=True):
+        assert found.shape == mask.shape == image.size[::-1]
+        assert found.dtype == np.float32
+        assert mask.any() == (label == -1)
+        place = np.unravel_index(found.argmax(), found.shape) / np.array(found.shape)
+        wanted = np.unravel_index(small.argmax(), small.shape) / np.array(small.shape)
+        np.testing.assert_allclose(place, wanted, atol=0.05)
+        assert small.min() <= found.min() <= found.max() <= small.max()
+
+
+SIZES = (64, 64), (30, 130), (500, 333)
+
+
+def test_what_lies_outside_of_the_crop_has_no_value(make_detector, good):
+    detector = make_detector(crop_size=48, contamination=0.1).fit(good)
+    (found,) = detector.anomaly_map(good[:1], size="original")
+    (expected,) = detector.anomaly_map(good[:1])
+    np.testing.assert_array_equal(found[8:-8, 8:-8], expected)
+    found[8:-8, 8:-8] = np.nan
+    assert np.isnan(found).all()
+    assert not detector.anomaly_mask(good[:1], size="original")[0][:8].any()
+
+
+def test_an_unknown_size_of_maps_is_refused(make_detector, good):
+    with pytest.raises(ValueError, match="size='image' must be 'model' or 'original'"):
+        make_detector(contamination=0.1).fit(good).anomaly_map(good, size="image")
+
+
+@pytest.mark.parametrize("form", ["array", "paths", "images"])
+def test_proportions_are_kept_and_others_refused(make_detector, good, tmp_path, form):
+    wide = [Image.fromarray(image).resize((96, 48)) for image in good]
+    for index, image in enumerate(wide):
+        image.save(tmp_path / f"{index:02}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    X = {"array": np.stack(list(map(np.asarray, wide))), "paths": paths, "images": wide}[form]
+    detector = make_detector(image_size=32, keep_aspect_ratio=True).fit(X)
+    assert detector.embedder_.image_size_ == (32, 64)
+    assert detector.anomaly_map(X[:2]).shape == (2, 32, 64)
+    stretched = make_detector(image_size=(32, 64)).fit(X)
+    assert_array_equal(detector.score_samples(X), stretched.score_samples(X))
+
+    almost, square = Image.new("RGB", (97, 48)), Image.new("RGB", (48, 48))
+    detector.score_samples([almost])
+    with pytest.raises(ValueError, match="Image 1 is 48 pixels wide and 48 high.*crop it alike"):
+        detector.score_samples([wide[0], square])
+    with pytest.raises(ValueError, match="Image 0 is 64 pixels wide.*crop it alike"):
+        detector.score_samples(good)
+    with pytest.raises(ValueError, match="image 2 is 48 pixels wide.*image 0 is 96 .*Crop them"):
+        make_detector(keep_aspect_ratio=True).fit([*wide[:2], square])
+    with pytest.raises(ValueError, match=r"image_size=\(32, 64\).*a number, the shorter side"):
+        make_detector(image_size=(32, 64), keep_aspect_ratio=True).fit(X)

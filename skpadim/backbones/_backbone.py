@@ -40,6 +40,10 @@ class Backbone(nn.Module, ABC):
         Images in [0, 1] have `mean` subtracted and are divided by `std`, channel by channel.
     n_features : int or None
         What ``n_features="auto"`` selects; None keeps all features of the chosen layers.
+    default_layers : tuple of str
+        What ``layers="auto"`` chooses.
+    license : str or None
+        Of the weights, as an SPDX identifier; None if it is not known.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Backbone(nn.Module, ABC):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     n_features: int | None = None
+    default_layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    license: str | None = None
 
     @abstractmethod
     def forward(self, images: torch.Tensor, layers: tuple[str, ...]) -> list[torch.Tensor]:
@@ -75,7 +81,7 @@ class Backbone(nn.Module, ABC):
         Parameters
         ----------
         layers : "auto" or str or sequence of str
-            "auto" is ``("layer1", "layer2", "layer3")``, as in the paper.
+            "auto" is :attr:`default_layers`.
 
         Raises
         ------
@@ -84,7 +90,7 @@ class Backbone(nn.Module, ABC):
         """
         available = f"{self.name} has, from fine to coarse, {', '.join(map(repr, self.layers))}"
         if isinstance(layers, str) and layers == "auto":
-            layers = ("layer1", "layer2", "layer3")
+            layers = self.default_layers
         names = (layers,) if isinstance(layers, str) else tuple(layers)
         if not names:
             raise ValueError(f"layers is empty; name at least one: {available}.")

@@ -252,7 +252,8 @@ def _check(network, backbone, layers, channels):
     """
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    images = 4 * torch.rand(1, 3, *_CHECKED_SIZE, **options) - 2
+    mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
+    images = (torch.rand(1, 3, *_CHECKED_SIZE, **options) - mean) / std
     with torch.no_grad():
         maps, expected = network(images.clone()), list(backbone(images, layers))
     if maps[-1].shape != expected[-1].shape:

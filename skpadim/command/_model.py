@@ -14,10 +14,12 @@ def make_detector(options, **parameters) -> PadimDetector:
     from skpadim import PadimDetector
 
     size, crop_size = options.image_size, options.crop_size
-    if crop_size is None:
-        sides = size if isinstance(size, tuple) else (size, size)
-        crop_size = tuple(max(1, side * 7 // 8) for side in sides)
-        crop_size = crop_size if isinstance(size, tuple) else crop_size[0]
+    if crop_size is None:  # the paper's 224 of 256
+        crop_size = (
+            tuple(max(1, side * 7 // 8) for side in size)
+            if isinstance(size, tuple)
+            else max(1, size * 7 // 8)
+        )
     return PadimDetector(
         options.backbone,
         weights=None if options.weights == "none" else options.weights,

@@ -76,7 +76,13 @@ def _parser():
     fit = add_command("fit", run_fit, help="learn from good images")
     _add_images(fit, "good images")
     fit.add_argument("-o", "--output", type=Path, required=True, help="model file to write")
-    _add_model_options(fit)
+    _add_model_options(fit, backbone="auto", crop_size="none")
+    fit.add_argument(
+        "--keep-aspect-ratio",
+        action="store_true",
+        help="--image-size is the shorter side's, and the other follows the images, which all "
+        "must have the same proportions",
+    )
     fit.add_argument(
         "--contamination",
         type=float,
@@ -125,7 +131,7 @@ def _parser():
     benchmark.add_argument(
         "--category", nargs="+", action="extend", help="one or more (default: all that are there)"
     )
-    _add_model_options(benchmark)
+    _add_model_options(benchmark, backbone="resnet18", crop_size=None)  # the paper's
     _add_error_options(benchmark)
     benchmark.add_argument(
         "--batch-size", type=int, default=32, help="images at a time (default: 32)"
@@ -170,9 +176,11 @@ def _add_error_options(parser):
     )
 
 
-def _add_model_options(parser):
+def _add_model_options(parser, backbone, crop_size):
     """What `fit` and `benchmark` say alike of the detector."""
-    parser.add_argument("--backbone", default="auto", help="network, by name (default: auto)")
+    parser.add_argument(
+        "--backbone", default=backbone, help=f"network, by name (default: {backbone})"
+    )
     parser.add_argument(
         "--weights", default="imagenet", help="'imagenet', 'none', or the path of a state dict"
     )
@@ -189,7 +197,9 @@ def _add_model_options(parser):
         "--crop-size",
         type=_size_or_none,
         metavar="H [W]",
-        help="pixels, or 'none' to keep the whole image (default: 7/8 of the image size)",
+        default=crop_size,
+        help="the centre that is kept, or 'none' for the whole image (default: "
+        f"{crop_size or '7/8 of the image size, as in the paper'})",
     )
     parser.add_argument("--seed", type=int, default=42, help="random_state (default: 42)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")

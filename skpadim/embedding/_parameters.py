@@ -17,6 +17,7 @@ EMBEDDING_CONSTRAINTS = {
     "projection": [StrOptions({"random", "semi_orthogonal"})],
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
     "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+    "keep_aspect_ratio": ["boolean"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
@@ -36,6 +37,7 @@ MODEL_PARAMETERS = (
     "projection",
     "image_size",
     "crop_size",
+    "keep_aspect_ratio",
     "precision",
 )
 
@@ -58,9 +60,21 @@ def _equal(one, other):
     return type(one) not in sequences and type(other) not in sequences and one == other
 
 
-def sizes_of(image_size, crop_size) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The parameters `image_size` and `crop_size` as pairs (height, width)."""
+def sizes_of(
+    image_size, crop_size, proportions: tuple[int, int] | None = None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The parameters `image_size` and `crop_size` as pairs (height, width).
+
+    With the `proportions` (height, width) of the images, `image_size` is their shorter side.
+    """
     size = _pair(image_size, "image_size")
+    if proportions is not None:
+        if not isinstance(image_size, Integral):
+            raise ValueError(
+                f"image_size={image_size!r}: with keep_aspect_ratio=True it is a number, the "
+                "shorter side's; the other side follows the images."
+            )
+        size = tuple(round(image_size * side / min(proportions)) for side in proportions)
     crop = size if crop_size is None else _pair(crop_size, "crop_size")
     if crop[0] > size[0] or crop[1] > size[1]:
         raise ValueError(

@@ -31,6 +31,7 @@ from skpadim.embedding._parameters import (
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
+    common_proportions,
     count_images,
     image_batches,
     image_parts,
@@ -52,22 +53,26 @@ class PatchEmbedder(
     Parameters
     ----------
     backbone : str, Backbone or nn.Module, default="auto"
-        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
-        ImageNet weights if they can be had, else the filter bank, with a warning.
+        The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
+        "efficientnet_lite0", whose ImageNet weights are installed with skpadim.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision; a path is that of a state dict.
+        Weights of the network; a path is that of a state dict, None gives random ones.
     layers : "auto" or sequence of str, default="auto"
-        Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``.
+        Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``,
+        and ``("layer2", "layer4")`` of an EfficientNet-Lite.
     n_features : "auto", int or None, default="auto"
         Number of features to keep. "auto" is the paper's: 100 (resnet18 and other networks), 550
-        (wide_resnet50_2), all of the filter bank's; None keeps all.
+        (wide_resnet50_2), all of the filter bank's and of an EfficientNet-Lite's; None keeps all.
     projection : {"random", "semi_orthogonal"}, default="random"
         Keep randomly selected features, as the paper does [1]_, or project on a random
         semi-orthogonal matrix [2]_.
     image_size : int or (height, width), default=256
         Images are resized to this many pixels; an int means a square, whatever the image's shape.
-    crop_size : int or (height, width) or None, default=224
-        The centre that is kept of the resized image; None keeps it whole.
+    crop_size : int or (height, width) or None, default=None
+        The centre that is kept of the resized image; None keeps it whole; the paper's is 224.
+    keep_aspect_ratio : bool, default=False
+        Resize the shorter side to `image_size`, a number, and the other so that the proportions of
+        the images given to :meth:`fit` are kept. All images must have them, within 2 %.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -150,7 +155,8 @@ class PatchEmbedder(
         n_features="auto",
         projection="random",
         image_size=256,
-        crop_size=224,
+        crop_size=None,
+        keep_aspect_ratio=False,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -166,6 +172,7 @@ class PatchEmbedder(
         self.projection = projection
         self.image_size = image_size
         self.crop_size = crop_size
+        self.keep_aspect_ratio = keep_aspect_ratio
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -181,7 +188,7 @@ class PatchEmbedder(
         Parameters
         ----------
         X : images, default=None
-            Checked as a whole, but not read.
+            Checked as a whole, but not read; with `keep_aspect_ratio` their sizes are.
         y : ignored
 
         Returns
@@ -189,10 +196,12 @@ class PatchEmbedder(
         self : PatchEmbedder
         """
         self._validate_params()
-        if X is not None:
-            Images(X)
+        images = None if X is None else Images(X)
+        if self.keep_aspect_ratio and images is None:
+            raise ValueError("keep_aspect_ratio=True: fit needs X, whose proportions are kept.")
+        proportions = common_proportions(images) if self.keep_aspect_ratio else None
         resolve_device(self.device)
-        size, crop = sizes_of(self.image_size, self.crop_size)
+        size, crop = sizes_of(self.image_size, self.crop_size, proportions)
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(2**31))
         load = load_backbone if self.memory is None else load_shared_backbone
@@ -208,6 +217,7 @@ class PatchEmbedder(
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
+        self._proportions = proportions
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -392,6 +402,7 @@ class PatchEmbedder(
         rows = None if out is None else _RowsInTurn(out)
         with progress_of(count_images(parts), description, self.verbose) as progress:
             for images in parts:
+                images.proportions = self._proportions
                 if rows is None:
                     n_rows = min(len(images), int(self.batch_size))
                     rows = _RowsInTurn(self.new_embeddings(n_rows, device))
@@ -445,7 +456,7 @@ class PatchEmbedder(
         network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
         settings = (network, self.image_size_, self.input_size_, self.precision, device.type)
         cache = FeatureCache(self.memory, settings)
-        usual = ("layer1", "layer2", "layer3")
+        usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
 

@@ -22,6 +22,7 @@ from skpadim._thread_limits import threads_limited
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._gpu_copies import copied_ahead
 from skpadim.images._items import list_items
+from skpadim.images._masks import image_size
 from skpadim.images._read import find_problem, read_image, read_stack, to_float
 from skpadim.images._unreadable import UnreadableImageError
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 # Decoding releases the GIL; more threads than this only compete with the network for the cores.
 _MAX_DECODING_THREADS = 8
+# Images whose proportions differ by no more, from rounding say, are alike.
+_MAX_RATIO = 1.02
 # Of which this many are looked at together.
 _FILES_AT_A_TIME = 64
 
@@ -39,8 +42,11 @@ class Images(Sequence):
     X is in any form that PadimDetector takes; anything else is a TypeError or ValueError, and what
     is wrong with a single image shows when it is read. `numbers` are what messages call the images,
     where X is a part of what the user gave. With a dict `skipped`, images that cannot be read are
-    skipped, and their errors noted there, by these numbers.
+    skipped, and their errors noted there, by these numbers. Where `proportions`, a height and a
+    width, are set, images of others cannot be read at a size.
     """
+
+    proportions: tuple[int, int] | None = None
 
     def __init__(self, X, *, min_images=1, numbers=None, skipped=None):
         self.items = X.items if isinstance(X, Images) else list_items(X, numbers)
@@ -89,12 +95,27 @@ class Images(Sequence):
         """One image, if `size` is given resized and cropped as :func:`fit_to_size` does it."""
         item = self.items[index]
         try:
+            if size is not None and not self.are_alike(image_size(item)):
+                height, width = self.proportions
+                raise ValueError(
+                    f"is {_in_words(image_size(item))}, and keep_aspect_ratio=True takes images "
+                    f"with the proportions of {_in_words((height, width))}, which this model has "
+                    "learned from: crop it alike, or fit with image_size=(height, width) instead."
+                )
             return read_image(item, size, crop)
         except TypeError as error:
             raise TypeError(f"Image {self._numbers[index]} {error}") from error
         except ValueError as error:
             path = os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
             raise UnreadableImageError(str(error), self._numbers[index], path) from error
+
+    def are_alike(self, shape) -> bool:
+        """Whether an image of a height and width, None if unknown, has the `proportions`."""
+        if shape is None or self.proportions is None:
+            return True
+        height, width = self.proportions
+        ratio = shape[0] * width / max(1, shape[1] * height)
+        return 1 / _MAX_RATIO <= ratio <= _MAX_RATIO
 
     def read_or_skip(self, index, size, crop) -> torch.Tensor:
         """As :meth:`read`; black, and its error noted, if it cannot be read and is skipped."""
@@ -212,12 +233,34 @@ def _read_in_turn(images, batch_size, size, crop):
     for start in range(0, len(images), batch_size):
         stop = min(start + batch_size, len(images))
         batch = None
-        if stack is not None:
+        if stack is not None and images.are_alike(stack.shape[2:]):
             with suppress(ValueError):  # read one by one, the image at fault can be named
                 batch = read_stack(stack[start:stop], size, crop)
         if batch is None:
             batch = [images.read_or_skip(index, size, crop) for index in range(start, stop)]
         yield batch
+
+
+def common_proportions(images: Images) -> tuple[int, int]:
+    """Height and width of the first image, whose proportions all must have."""
+    sizes = [image_size(item) for item in images.items]
+    known = [index for index, size in enumerate(sizes) if size is not None]
+    if not known:  # what is wrong is told when the first is read
+        return 1, 1
+    first, others = known[0], known[1:]
+    images.proportions = sizes[first]
+    for index in others:
+        if not images.are_alike(sizes[index]):
+            raise ValueError(
+                f"keep_aspect_ratio=True: image {index} is {_in_words(sizes[index])}, and image "
+                f"{first} is {_in_words(sizes[first])}; all must have the same proportions. Crop "
+                "them alike, or give image_size=(height, width), to which all are resized."
+            )
+    return sizes[first]
+
+
+def _in_words(size):
+    return f"{size[1]} pixels wide and {size[0]} high"
 
 
 def _for_worker(item):

@@ -78,6 +78,12 @@ class Window:
             anomaly_map = low + weight * (high - low)
         return anomaly_map
 
+    def in_image(self, anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """A map of an image of that shape, NaN at the pixels that :meth:`inspected` leaves out."""
+        in_image = np.full(shape, np.nan, dtype=anomaly_map.dtype)
+        in_image[self.inspected(shape)] = self.resize_map(anomaly_map, shape)
+        return in_image
+
     def _axes(self, shape):
         return list(zip(self.corner, self.size, shape, self.resized, strict=True))
 
