@@ -40,6 +40,8 @@ class Backbone(nn.Module, ABC):
         Images in [0, 1] have `mean` subtracted and are divided by `std`, channel by channel.
     n_features : int or None
         What ``n_features="auto"`` selects; None keeps all features of the chosen layers.
+    license : str or None
+        Of the weights, as an SPDX identifier or a name; None if it is not known.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Backbone(nn.Module, ABC):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     n_features: int | None = None
+    license: str | None = None
 
     @abstractmethod
     def forward(self, images: torch.Tensor, layers: tuple[str, ...]) -> list[torch.Tensor]:
@@ -68,6 +71,13 @@ class Backbone(nn.Module, ABC):
     def cut(self, layers: tuple[str, ...]) -> Backbone:
         """Return a backbone that need not hold more than the chosen layers take."""
         return self
+
+    def sizes_near(self, size: tuple[int, int], layers: tuple[str, ...]) -> list[tuple[int, int]]:
+        """Sizes (height, width) of images that some layers can be computed of, nearest to a size.
+
+        Of a size that is taken, the list is that size alone. This class takes all.
+        """
+        return [size]
 
     def check_layers(self, layers) -> tuple[str, ...]:
         """Turn the `layers` parameter into a tuple of names.

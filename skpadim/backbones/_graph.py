@@ -27,7 +27,7 @@ _ADDITIONS = (operator.add, torch.add, "add")
 _RECTIFICATIONS = (torch.relu, F.relu, "relu")
 # Modules that write to new memory, whatever they are given.
 _WRITERS = (_ConvNd, _NormBase, nn.Linear, nn.LayerNorm, nn.GroupNorm)
-_CHECKED_SIZE = (96, 128)  # the smallest that every network of torchvision takes
+_CHECKED_SIZE = (96, 128)  # the smallest that every network of torchvision takes, or near it
 
 
 def make_ready(
@@ -252,7 +252,8 @@ def _check(network, backbone, layers, channels):
     """
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    images = 4 * torch.rand(1, 3, *_CHECKED_SIZE, **options) - 2
+    size = backbone.sizes_near(_CHECKED_SIZE, layers)[0]
+    images = 4 * torch.rand(1, 3, *size, **options) - 2
     with torch.no_grad():
         maps, expected = network(images.clone()), list(backbone(images, layers))
     if maps[-1].shape != expected[-1].shape:

@@ -200,7 +200,7 @@ class PatchEmbedder(
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
-        check_input_size(crop, backbone, layers)
+        check_input_size(self.image_size, self.crop_size, backbone, layers)
         grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
 
         self.backbone_ = backbone.name
