@@ -44,15 +44,15 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
     backbone : str, Backbone or nn.Module, default="auto"
         A name from :func:`list_backbones`; ``"timm/<name>"`` for a network of timm (needs
         ``pip install "skpadim[timm]"``), with a tag of its weights or without, as in
-        ``"timm/vit_small_patch14_dinov2.lvd142m"``; a backbone; or a module of your own, whose submodules
-        `layers` names and which gets images normalised as ImageNet's are (see
+        ``"timm/vit_small_patch14_dinov2.lvd142m"``; a backbone; or a module of your own, whose
+        submodules `layers` names and which gets images normalised as ImageNet's are (see
         :class:`ModuleBackbone` for anything else). "auto" is resnet18 if its ImageNet weights are
         on this machine or can be downloaded, else the filter bank, with a warning.
     weights : {"imagenet"}, str, path or None, default="imagenet"
-        For torchvision's and timm's networks. "imagenet" takes the weights that the literature on PaDiM
-        uses, from torchvision's cache (``TORCH_HOME``) or from the network, verified by hash; the
-        name of another of torchvision's entries (``"IMAGENET1K_V2"``) takes that one; a path is
-        read as a state dict, ``.safetensors`` or ``.pth``; None gives random weights. With
+        For torchvision's and timm's networks. "imagenet" takes the weights that the literature on
+        PaDiM uses, from torchvision's cache (``TORCH_HOME``) or from the network, verified by
+        hash; the name of another of torchvision's entries (``"IMAGENET1K_V2"``) takes that one; a
+        path is read as a state dict, ``.safetensors`` or ``.pth``; None gives random weights. With
         ``backbone="auto"``, None means the filter bank. Of a network of timm, "imagenet" means
         the weights of the tag, or timm's default, whatever images they were trained on: from the
         cache of huggingface_hub (``HF_HOME``) or from its hub. ``backbone.license`` tells what

@@ -74,6 +74,10 @@ class ModuleBackbone(Backbone):
         if patch_size is not None:
             is_one = isinstance(patch_size, Integral)
             self.patch_size = (patch_size, patch_size) if is_one else tuple(patch_size)
+            if len(self.patch_size) != 2 or min(self.patch_size) < 1:
+                raise ValueError(
+                    f"patch_size={patch_size!r} must be a number of pixels, or a pair of them."
+                )
         self.n_prefix_tokens = n_prefix_tokens
         self.name = name or type(module).__name__
         self.mean, self.std, self.n_features = tuple(mean), tuple(std), n_features
@@ -135,7 +139,7 @@ class ModuleBackbone(Backbone):
             advice = " A vision transformer may need patch_size." if self.patch_size is None else ""
             raise ValueError(
                 f"{self.name} does not run on images of {height} x {width} pixels, as a backbone "
-                f"must: {error}{advice}"
+                f"must ({str(error).rstrip('.')}).{advice}"
             ) from error
         self._channels_last, self._token_layers = set(), set()
         found = {}

@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import os
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -80,15 +81,12 @@ class TimmBackbone(Backbone):
 
         if is_taken(size):
             return [size]
-        own = timm.get_pretrained_cfg(_timm_name(self.name)).input_size[1:]
+        own = _own_size(self.name)
         stride = self.layers[layers[-1]].stride
         for steps in ((stride, stride), own):
-            near = [
-                candidate for candidate in nearest_multiples(size, steps) if is_taken(candidate)
-            ]
-            if near:
+            if near := list(filter(is_taken, nearest_multiples(size, steps))):
                 return near
-        return [tuple(own)]
+        return [own]
 
     # A network is pickled as its name and its arrays, as torchvision's are.
 
@@ -110,7 +108,7 @@ def _restore(cls, attributes, arrays, version):
     backbone = cls.__new__(cls)
     Backbone.__init__(backbone)
     vars(backbone).update(attributes)
-    module = frozen(_build(backbone.name, "meta"))
+    module = frozen(_build(backbone.name, _probe_device(backbone.name)))
     if set(_tensors(module)) != set(arrays):
         _prune(module, backbone._indices.values())
     if different := set(_tensors(module)) ^ set(arrays):
@@ -142,10 +140,10 @@ def _tensors(module):
 def find_layers(name: str) -> tuple[dict[str, Layer], dict[str, int]]:
     """The layers of a network, from fine to coarse, and which of its outputs they are.
 
-    The network is run on torch's meta device, which knows shapes only. Without one stride for
-    all, or stages at strides 4, 8 and 16, it is a ValueError.
+    The network is run for the shapes of its outputs. Without one stride for all, or stages at
+    strides 4, 8 and 16, it is a ValueError.
     """
-    height, width = timm.get_pretrained_cfg(_timm_name(name)).input_size[1:]
+    height, width = _own_size(name)
     shapes = _shapes(name, None, (height, width))
     if isinstance(shapes, str):
         raise ValueError(
@@ -187,10 +185,10 @@ _ADVICE = (
 def _shapes(name, indices, size):
     """Shapes (channels, height, width) of outputs for images of a size, or why there are none."""
     try:
-        images = torch.empty(1, 3, *size, device="meta")
-        maps = _intermediates(_meta_network(name), images, indices)
+        images = torch.zeros(1, 3, *size, device=_probe_device(name))
+        maps = _intermediates(_probe_network(name), images, indices)
     except Exception as error:  # of the networks' own code, which raises all kinds
-        return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return _first_line(error)
     if not maps or any(output.ndim != 4 or output.shape[2] == 0 for output in maps):
         return "their shapes are not (n_samples, channels, height, width)"
     return [tuple(output.shape[1:]) for output in maps]
@@ -208,40 +206,54 @@ def _intermediates(module, images, indices):
 
 
 def _prune(module, indices):
-    """Remove what comes after the last of some outputs, and the classifier."""
-    if hasattr(module, "prune_intermediate_layers"):
+    """Remove what comes after the last of some outputs."""
+    with suppress(AssertionError):  # timm before 1.0.25 may refuse to remove the pooling, at last
         module.prune_intermediate_layers(sorted(set(indices)), prune_norm=True, prune_head=True)
 
 
-@lru_cache(maxsize=8)
-def _meta_network(name):
-    return frozen(_build(name, "meta"))
+@lru_cache(maxsize=64)
+def _probe_device(name):
+    """Torch's meta device, which knows shapes only; or the CPU for a network that needs more."""
+    try:
+        images = torch.empty(1, 3, *_own_size(name), device="meta")
+        _intermediates(frozen(_build(name, "meta")), images, None)
+    except Exception:  # of the networks' own code, which raises all kinds
+        return "cpu"
+    return "meta"
+
+
+@lru_cache(maxsize=2)
+def _probe_network(name):
+    return frozen(_build(name, _probe_device(name)))
 
 
 @lru_cache(maxsize=64)
 def _options(name):
     """What makes a network take images of several sizes, if its class has such options."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                network = timm.create_model(_timm_name(name), num_classes=0)
-        except (RuntimeError, NotImplementedError):  # it computes with the values of tensors
-            network = timm.create_model(_timm_name(name), num_classes=0)
-    known = inspect.signature(type(network).__init__).parameters
+    known = inspect.signature(type(_create(name, "meta")).__init__).parameters
     wanted = {"dynamic_img_size": True, "strict_img_size": False}
-    return {"num_classes": 0, **{key: wanted[key] for key in wanted if key in known}}
+    return {option: value for option, value in wanted.items() if option in known}
 
 
 def _build(name, device="cpu", **parameters):
-    """Build a network without a classifier; on the meta device with shapes only."""
-    parameters = {**_options(name), **parameters}
-    try:
-        with torch.device(device):
-            return timm.create_model(_timm_name(name), **parameters)
-    except (RuntimeError, NotImplementedError):
-        if device == "cpu":
-            raise
-        return timm.create_model(_timm_name(name), **parameters).to(device)
+    """Build a network, without a classifier, for images of several sizes."""
+    return _create(name, device, **_options(name), **parameters)
+
+
+def _create(name, device, **parameters):
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device(device):
+                return timm.create_model(_timm_name(name), num_classes=0, **parameters)
+        except (RuntimeError, NotImplementedError):  # it computes with the values of tensors
+            if device == "cpu":
+                raise
+        return timm.create_model(_timm_name(name), num_classes=0, **parameters).to(device)
+
+
+def _own_size(name):
+    """Height and width of the images that a network was made for."""
+    return tuple(timm.get_pretrained_cfg(_timm_name(name)).input_size[1:])
 
 
 def _timm_name(name):
@@ -297,6 +309,7 @@ def _load_pretrained(name):
             "give a file of weights as weights=..., or use weights=None for random ones."
         )
     fail_again(name)
+    source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
     try:
         if config.hf_hub_id:
             for file in (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin"):
@@ -304,16 +317,14 @@ def _load_pretrained(name):
                 if isinstance(path, str):
                     overlay = {"file": path}
                     return _build(name, pretrained=True, pretrained_cfg_overlay=overlay)
-        if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            check_answered(
-                huggingface_hub.hf_hub_url(config.hf_hub_id, "model.safetensors")
-                if config.hf_hub_id
-                else config.url
-            )
+            if huggingface_hub.constants.HF_HUB_OFFLINE:
+                raise DownloadError("they are not in the cache, and HF_HUB_OFFLINE is set.")
+        check_answered(source)
         return _build(name, pretrained=True)
     except Exception as error:  # of several packages, and of the networks' own code
-        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-        reason = str(error) if isinstance(error, DownloadError) else _first_line(error)
+        reason = f"{type(error).__name__}: {_first_line(error).rstrip('.')}."
+        if isinstance(error, DownloadError):
+            reason = str(error)
         message = (
             f"timm's weights of {name} cannot be had: {reason} Ways out: on a machine with network "
             f"fetch model.safetensors from {source} (where a licence may have to be accepted "
@@ -324,5 +335,4 @@ def _load_pretrained(name):
 
 
 def _first_line(error):
-    line = (str(error).splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {line}."
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -114,6 +114,6 @@ def check_input_size(image_size, crop_size, backbone, layers):
             near = [n for n in near if n[0] <= whole[0] and n[1] <= whole[1]] or near
         choices = " or ".join(str(n[0] if n[0] == n[1] else n) for n in near)
         raise ValueError(
-            f"{name}={value!r}: {backbone.name} cannot take images of {size[0]} x {size[1]} pixels. "
-            f"Use {name}={choices}, the nearest that it takes."
+            f"{name}={value!r}: {backbone.name} cannot take images of {size[0]} x {size[1]} "
+            f"pixels. Use {name}={choices}, the nearest that it takes."
         )
