@@ -59,9 +59,9 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     backbone : str, Backbone or nn.Module, default="auto"
         The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
         ImageNet weights if they are on this machine or can be fetched, else the filter bank, with
-        a warning; :attr:`backbone_` records which.
+        a warning; :attr:`backbone_` records which. ``"timm/<name>"`` is a network of timm.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision: ImageNet's, those of a state dict
+        Weights of a network of torchvision or timm: ImageNet's (timm's own), those of a state dict
         (``.safetensors`` or ``.pth``), or None for random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse; every backbone offers "layer1" to "layer3".

@@ -230,7 +230,12 @@ def _probe_network(name):
 @lru_cache(maxsize=64)
 def _options(name):
     """What makes a network take images of several sizes, if its class has such options."""
-    known = inspect.signature(type(_create(name, "meta")).__init__).parameters
+    known = set()
+    for cls in type(_create(name, "meta")).__mro__:
+        parameters = inspect.signature(cls.__init__).parameters
+        known |= parameters.keys()
+        if "kwargs" not in parameters:  # which would be handed on to the next class
+            break
     wanted = {"dynamic_img_size": True, "strict_img_size": False}
     return {option: value for option, value in wanted.items() if option in known}
 

@@ -139,7 +139,7 @@ class _Tracer(fx.Tracer):
             is_pythons = getattr(target, "__module__", None) == "_operator"  # as and_ is
             if written.endswith("_") and not written.endswith("__") and not is_pythons:
                 overwrites, target = True, _out_of_place(kind, written[:-1])
-        if "out" in kwargs or (overwrites and args[0].op == "get_attr"):
+        if kwargs.get("out") is not None or (overwrites and args[0].op == "get_attr"):
             raise TraceError(f"{target} writes to a tensor that is kept.")
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if overwrites:

@@ -54,8 +54,9 @@ class PatchEmbedder(
     backbone : str, Backbone or nn.Module, default="auto"
         The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is resnet18 with
         ImageNet weights if they can be had, else the filter bank, with a warning.
+        ``"timm/<name>"`` is a network of timm.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of a network of torchvision; a path is that of a state dict.
+        Weights of a network of torchvision or timm; a path is that of a state dict.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse. "auto" is ``("layer1", "layer2", "layer3")``.
     n_features : "auto", int or None, default="auto"
