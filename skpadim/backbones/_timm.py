@@ -314,7 +314,8 @@ def _load_pretrained(name):
             "give a file of weights as weights=..., or use weights=None for random ones."
         )
     fail_again(name)
-    source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    hub = huggingface_hub.constants.ENDPOINT
+    source = f"{hub}/{config.hf_hub_id}" if config.hf_hub_id else config.url
     try:
         if config.hf_hub_id:
             for file in (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin"):

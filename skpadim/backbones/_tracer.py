@@ -37,7 +37,9 @@ def record(backbone: Backbone, layers: tuple[str, ...]) -> fx.GraphModule:
                 module.inplace = False
     network = fx.GraphModule(attributes, graph).eval()
     for node in network.graph.nodes:
-        if _returns_its_input(network, node):
+        if node.target is torch._assert:  # of sizes, which are checked at fit
+            network.graph.erase_node(node)
+        elif _returns_its_input(network, node):
             node.replace_all_uses_with(node.args[0])
     network.graph.eliminate_dead_code()
     return network
