@@ -82,6 +82,15 @@ def download(
         raise DownloadError(f"fetching {url} to {path} failed ({error}).") from error
 
 
+def check_answered(url: str) -> None:
+    """Raise a DownloadError unless a server answers within seconds, be it with an error."""
+    try:
+        _Answer(url, {"Range": "bytes=0-0"}).leave()
+    except DownloadError as error:
+        if not isinstance(getattr(error.__cause__, "code", None), int):
+            raise
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     digest = hashlib.sha256()

@@ -62,9 +62,10 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
         "efficientnet_lite0", whose ImageNet weights are installed with skpadim. The paper's are
         "resnet18" and "wide_resnet50_2"; "filter_bank" is the fastest, and needs no weights.
+        ``"timm/<name>"`` is a network of timm.
     weights : {"imagenet"}, path or None, default="imagenet"
-        Weights of the network: ImageNet's, those of a state dict (``.safetensors`` or ``.pth``),
-        or None for random ones.
+        Weights of the network: ImageNet's (timm's own), those of a state dict (``.safetensors`` or
+        ``.pth``), or None for random ones.
     layers : "auto" or sequence of str, default="auto"
         Layers of the network, from fine to coarse; every backbone offers "layer1" to "layer3".
         "auto" is all three, as in the paper, and "layer2" and "layer4" of an EfficientNet-Lite.

@@ -43,7 +43,7 @@ class Backbone(nn.Module, ABC):
     default_layers : tuple of str
         What ``layers="auto"`` chooses.
     license : str or None
-        Of the weights, as an SPDX identifier; None if it is not known.
+        Of the weights, as an SPDX identifier or a name; None if it is not known.
     """
 
     name: str
@@ -74,6 +74,13 @@ class Backbone(nn.Module, ABC):
     def cut(self, layers: tuple[str, ...]) -> Backbone:
         """Return a backbone that need not hold more than the chosen layers take."""
         return self
+
+    def sizes_near(self, size: tuple[int, int], layers: tuple[str, ...]) -> list[tuple[int, int]]:
+        """Sizes (height, width) of images that some layers can be computed of, nearest to a size.
+
+        Of a size that is taken, the list is that size alone. This class takes all.
+        """
+        return [size]
 
     def check_layers(self, layers) -> tuple[str, ...]:
         """Turn the `layers` parameter into a tuple of names.

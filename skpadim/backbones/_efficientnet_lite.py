@@ -104,9 +104,9 @@ class EfficientNetLite(Backbone):
         names = self._names_in_files()
         expected = {theirs: _without_padding(ours[name]) for theirs, name in names.items()}
         n_blocks = sum(map(len, self.stages))
-        deeper = tuple(f"_blocks.{block}." for block in range(n_blocks, 100))
-        not_used = (*deeper, "_conv_head.", "_bn1.", "_fc.")
-        state_dict = read_state_dict(Path(path), expected, self.name, [], ignored=not_used)
+        deeper = (f"_blocks.{block}" for block in range(n_blocks, 100))
+        left_out = [*deeper, "_conv_head", "_bn1", "_fc"]
+        state_dict = read_state_dict(Path(path), expected, self.name, "'imagenet'", left_out)
         self.load_state_dict(
             {
                 name: pad(state_dict[theirs], (1, 0, 1, 0))

@@ -8,8 +8,10 @@ channels that nobody uses are left out. A network that cannot be recorded runs a
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from contextlib import nullcontext
+from operator import attrgetter
 
 import torch
 from torch import fx, nn
@@ -27,7 +29,7 @@ _ADDITIONS = (operator.add, torch.add, "add")
 _RECTIFICATIONS = (torch.relu, F.relu, "relu")
 # Modules that write to new memory, whatever they are given.
 _WRITERS = (_ConvNd, _NormBase, nn.Linear, nn.LayerNorm, nn.GroupNorm)
-_CHECKED_SIZE = (96, 128)  # the smallest that every network of torchvision takes
+_CHECKED_SIZE = (96, 128)  # the smallest that every network of torchvision takes, or near it
 
 
 def make_ready(
@@ -135,12 +137,31 @@ def _put(network, node, module):
 def _fold_batch_norms(network):
     for node in list(network.graph.nodes):
         norm = _called(network, node)
+        if node.target is F.batch_norm:
+            norm = _batch_norm_of_function(network, node)
         if type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None:
             convolution = _convolution(network, node.args[0])
             if convolution is not None:
                 _put(network, node.args[0], fuse_conv_bn_eval(convolution, norm))
                 node.replace_all_uses_with(node.args[0])
                 network.graph.erase_node(node)
+    network.graph.eliminate_dead_code()  # what a function was given
+
+
+def _batch_norm_of_function(network, node):
+    """The module that does what a call of :func:`F.batch_norm` does, as timm's norms are recorded.
+
+    None unless all its tensors are kept ones, and none is updated.
+    """
+    arguments = inspect.signature(F.batch_norm).bind(*node.args, **node.kwargs)
+    arguments.apply_defaults()
+    _, *tensors, training, _, eps = arguments.args
+    if training or not all(isinstance(t, fx.Node) and t.op == "get_attr" for t in tensors):
+        return None
+    mean, variance, weight, bias = (attrgetter(tensor.target)(network) for tensor in tensors)
+    norm = nn.BatchNorm2d(len(mean), eps=eps).eval()
+    norm.running_mean, norm.running_var, norm.weight, norm.bias = mean, variance, weight, bias
+    return norm
 
 
 def _join(network):
@@ -252,8 +273,9 @@ def _check(network, backbone, layers, channels):
     """
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    size = backbone.sizes_near(_CHECKED_SIZE, layers)[0]
     mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
-    images = (torch.rand(1, 3, *_CHECKED_SIZE, **options) - mean) / std
+    images = (torch.rand(1, 3, *size, **options) - mean) / std
     with torch.no_grad():
         maps, expected = network(images.clone()), list(backbone(images, layers))
     if maps[-1].shape != expected[-1].shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -27,14 +28,20 @@ class ModuleBackbone(Backbone):
         evaluation mode.
     layers : sequence of str or dict of str to str, default=("layer1", "layer2", "layer3")
         Names of submodules, as in ``module.named_modules()``; each must return one tensor
-        (n_samples, channels, height, width), or (n_samples, height, width, channels). A dict
-        gives them names of your own: ``{"layer1": "features.3"}``.
+        (n_samples, channels, height, width), or (n_samples, height, width, channels), or, if
+        `patch_size` is given, (n_samples, n_tokens, channels). A dict gives them names of your
+        own: ``{"layer1": "features.3"}``.
     name : str, default=None
         How messages call it; by default the module's class name.
     mean, std : tuple of three floats, default=ImageNet's
         What the network expects: images in [0, 1] have `mean` subtracted and are divided by `std`.
     n_features : int, default=None
         What ``n_features="auto"`` selects; None keeps all features of the chosen layers.
+    patch_size : int or (height, width), default=None
+        Of a vision transformer, the pixels from one patch to the next, so that the grid of its
+        tokens is known for images of any size. Images must have multiples of it.
+    n_prefix_tokens : int, default=0
+        Tokens before those of the patches (class, registers), which are left out.
 
     Examples
     --------
@@ -46,6 +53,10 @@ class ModuleBackbone(Backbone):
     {'fine': Layer(channels=8, stride=4), 'coarse': Layer(channels=16, stride=8)}
     """
 
+    patch_size: tuple[int, int] | None = None
+    n_prefix_tokens: int = 0
+    _token_layers: frozenset[str] = frozenset()
+
     @own_torch_state()
     def __init__(
         self,
@@ -56,8 +67,18 @@ class ModuleBackbone(Backbone):
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         n_features=None,
+        patch_size=None,
+        n_prefix_tokens=0,
     ):
         super().__init__()
+        if patch_size is not None:
+            is_one = isinstance(patch_size, Integral)
+            self.patch_size = (patch_size, patch_size) if is_one else tuple(patch_size)
+            if len(self.patch_size) != 2 or min(self.patch_size) < 1:
+                raise ValueError(
+                    f"patch_size={patch_size!r} must be a number of pixels, or a pair of them."
+                )
+        self.n_prefix_tokens = n_prefix_tokens
         self.name = name or type(module).__name__
         self.mean, self.std, self.n_features = tuple(mean), tuple(std), n_features
         self.module = frozen(self._taken(module))
@@ -70,12 +91,20 @@ class ModuleBackbone(Backbone):
         # The module may overwrite what it is given.
         names = [self._submodules[name] for name in layers]
         outputs = run_to_layers(self.module, images.clone(), names)
-        return [
-            outputs[self._submodules[name]].permute(0, 3, 1, 2)
-            if name in self._channels_last
-            else outputs[self._submodules[name]]
-            for name in layers
-        ]
+        return [self._as_maps(name, outputs[self._submodules[name]], images) for name in layers]
+
+    def _as_maps(self, name, output, images):
+        """What a layer has returned, with the channels second."""
+        if name in self._token_layers:
+            grid = [images.shape[2 + axis] // self.patch_size[axis] for axis in (0, 1)]
+            output = output[:, self.n_prefix_tokens :].unflatten(1, grid)
+        elif name not in self._channels_last:
+            return output
+        return output.permute(0, 3, 1, 2)
+
+    def sizes_near(self, size, layers):
+        """Sizes that the network takes (see :meth:`Backbone.sizes_near`): multiples of a patch."""
+        return [size] if self.patch_size is None else nearest_multiples(size, self.patch_size)
 
     def cut(self, layers):
         """Return a copy without weights that the chosen layers do not need."""
@@ -102,38 +131,70 @@ class ModuleBackbone(Backbone):
 
     def _probe(self, submodules):
         """Find channels, stride and layout of each layer by running the network once."""
+        height, width = self.sizes_near(PROBE_SIZE, tuple(submodules))[0]
+        images = torch.empty(1, 3, height, width)
         try:
-            outputs = self._run_probe(submodules.values())
-        except RuntimeError as error:
+            outputs = self._run_probe(submodules.values(), (height, width))
+        except (RuntimeError, AssertionError) as error:
+            advice = " A vision transformer may need patch_size." if self.patch_size is None else ""
             raise ValueError(
-                f"{self.name} does not run on images of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels, "
-                f"as a backbone must: {error}"
+                f"{self.name} does not run on images of {height} x {width} pixels, as a backbone "
+                f"must ({str(error).rstrip('.')}).{advice}"
             ) from error
-        self._channels_last = set()
+        self._channels_last, self._token_layers = set(), set()
         found = {}
         for name, submodule in submodules.items():
             output = outputs[submodule]
-            if not isinstance(output, torch.Tensor) or output.ndim != 4:
+            n_dimensions = output.ndim if isinstance(output, torch.Tensor) else 0
+            if n_dimensions == 3:
+                self._check_tokens(name, tuple(output.shape), (height, width))
+                self._token_layers.add(name)
+            elif n_dimensions != 4:
                 shape = tuple(getattr(output, "shape", ())) or type(output).__name__
                 raise ValueError(
                     f"Layer {name!r} of {self.name} does not return a feature map "
                     f"(n_samples, channels, height, width): found {shape}."
                 )
-            if is_channels_last(output.shape):
+            elif is_channels_last(output.shape):
                 self._channels_last.add(name)
-                output = output.permute(0, 3, 1, 2)
-            found[name] = Layer(output.shape[1], _stride(output.shape[2]))
+            maps = self._as_maps(name, output, images)
+            found[name] = Layer(maps.shape[1], max(1, round(height / maps.shape[2])))
         # From fine to coarse; layers of equal stride in the order in which they run.
         run_order = list(outputs)
         names = sorted(found, key=lambda n: (found[n].stride, run_order.index(submodules[n])))
         self.layers = {name: found[name] for name in names}
         self._submodules = {name: submodules[name] for name in names}
 
-    def _run_probe(self, names):
-        """Outputs of submodules for an image of the probe's size; their shapes are looked at."""
+    def _check_tokens(self, name, shape, size):
+        """See that the tokens of a layer are those of the stated patches."""
+        found = f"Layer {name!r} of {self.name} returns {shape[1]} tokens"
+        if self.patch_size is None:
+            raise ValueError(
+                f"{found}, shape {shape}, and not a feature map (n_samples, channels, height, "
+                "width). Say where they lie: ModuleBackbone(module, layers, patch_size=..., "
+                "n_prefix_tokens=...), the pixels from one patch to the next and the number of "
+                "class and register tokens before those of the patches."
+            )
+        rows, columns = (side // step for side, step in zip(size, self.patch_size, strict=True))
+        n_others = shape[1] - rows * columns
+        if n_others != self.n_prefix_tokens:
+            advice = (
+                f"Use n_prefix_tokens={n_others} if the others are class and register tokens, or "
+                "another patch_size."
+                if n_others >= 0
+                else "Use a larger patch_size."
+            )
+            raise ValueError(
+                f"{found} for an image of {size[0]} x {size[1]} pixels, but patch_size="
+                f"{self.patch_size} makes {rows} x {columns} patches, and n_prefix_tokens is "
+                f"{self.n_prefix_tokens}. {advice}"
+            )
+
+    def _run_probe(self, names, size):
+        """Outputs of submodules for an image of a size; their shapes are looked at."""
         generator = torch.Generator().manual_seed(0)
         options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-        images = torch.rand(1, 3, *PROBE_SIZE, **options)
+        images = torch.rand(1, 3, *size, **options)
         with torch.no_grad():
             return run_to_layers(self.module, images, names)
 
@@ -157,5 +218,9 @@ def is_channels_last(shape):
     return if_last < min(if_first, 0.2)
 
 
-def _stride(map_height):
-    return max(1, round(PROBE_SIZE[0] / map_height))
+def nearest_multiples(size, steps):
+    """Pairs of multiples of two steps nearest to a size: the size itself, or below and above."""
+    sides = list(zip(size, steps, strict=True))
+    below = tuple(max(1, side // step) * step for side, step in sides)
+    above = tuple(-(-side // step) * step for side, step in sides)
+    return list(dict.fromkeys((below, above)))

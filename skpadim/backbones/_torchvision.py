@@ -50,7 +50,7 @@ class TorchvisionBackbone(ModuleBackbone):
     def _taken(self, module):
         return module  # built for this
 
-    def _run_probe(self, names):
+    def _run_probe(self, names, size):
         return _meta_outputs(self.name, tuple(names))
 
     # A network is pickled as its name and its arrays, not as torch modules: a model file outlives
@@ -113,15 +113,14 @@ def _load_network(name, weights, random_state):
         preset = entry.transforms()
         mean, std = getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
         return network, tuple(mean), tuple(std)
+    accepted = f"'imagenet', one of {list(entries.__members__)}"
     if isinstance(weights, (str, os.PathLike)):
         network = _build(name, "meta")
-        state_dict = read_state_dict(
-            Path(weights), network.state_dict(), name, list(entries.__members__)
-        )
+        state_dict = read_state_dict(Path(weights), network.state_dict(), name, accepted)
         network.load_state_dict(state_dict, assign=True)
         return network, IMAGENET_MEAN, IMAGENET_STD
     raise TypeError(
-        f"weights={weights!r} must be 'imagenet', one of {list(entries.__members__)}, the path of "
+        f"weights={weights!r} must be {accepted}, the path of "
         "a .pth or .safetensors file, or None for random weights."
     )
 

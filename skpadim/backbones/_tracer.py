@@ -38,7 +38,9 @@ def record(backbone: Backbone, layers: tuple[str, ...]) -> fx.GraphModule:
                 module.inplace = False
     network = fx.GraphModule(attributes, graph).eval()
     for node in network.graph.nodes:
-        if _returns_its_input(network, node):
+        if node.target is torch._assert:  # of sizes, which are checked at fit
+            network.graph.erase_node(node)
+        elif _returns_its_input(network, node):
             node.replace_all_uses_with(node.args[0])
     network.graph.eliminate_dead_code()
     return network
@@ -141,7 +143,7 @@ class _Tracer(fx.Tracer):
             is_pythons = getattr(target, "__module__", None) == "_operator"  # as and_ is
             if written.endswith("_") and not written.endswith("__") and not is_pythons:
                 overwrites, target = True, _out_of_place(kind, written[:-1])
-        if "out" in kwargs or (overwrites and args[0].op == "get_attr"):
+        if kwargs.get("out") is not None or (overwrites and args[0].op == "get_attr"):
             raise TraceError(f"{target} writes to a tensor that is kept.")
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if overwrites:

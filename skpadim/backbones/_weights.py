@@ -1,8 +1,9 @@
-"""Weights of torchvision's networks: ImageNet's through torchvision's cache, or a file's."""
+"""Weights of networks: ImageNet's through torchvision's cache, or a file's."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,9 +38,7 @@ def fetch_weights(name: str, entry) -> None:
             "weights=...."
         ) from error
     key = f"{url} to {path}"
-    failed_at, message = _failures.get(key, (-_RETRY_SECONDS, ""))
-    if time.monotonic() - failed_at < _RETRY_SECONDS:
-        raise WeightsUnavailableError(message)
+    fail_again(key)
     try:
         download(url, path, sha256_prefix=sha256_prefix)
     except DownloadError as error:
@@ -50,29 +49,36 @@ def fetch_weights(name: str, entry) -> None:
             "give its path as weights=...; use backbone='filter_bank', which needs no weights; "
             "or use weights=None for random ones."
         )
-        _failures[key] = (time.monotonic(), message)
-        raise WeightsUnavailableError(message) from error
+        raise remember_failure(key, message) from error
+
+
+def remember_failure(key: str, message: str) -> WeightsUnavailableError:
+    """An error to raise, which :func:`fail_again` raises for a while."""
+    _failures[key] = (time.monotonic(), message)
+    return WeightsUnavailableError(message)
+
+
+def fail_again(key: str) -> None:
+    """Raise the error that was remembered lately, if there is one."""
+    failed_at, message = _failures.get(key, (-_RETRY_SECONDS, ""))
+    if time.monotonic() - failed_at < _RETRY_SECONDS:
+        raise WeightsUnavailableError(message)
 
 
 def read_state_dict(
-    path: Path,
-    expected: dict,
-    name: str,
-    entries: list[str],
-    ignored: tuple[str, ...] = (),
+    path: Path, expected: dict, name: str, accepted: str, left_out: Sequence[str] = ()
 ) -> dict:
     """Read a user's state dict, copied into memory of its own, in the dtypes of `expected`.
 
     The file is a ``.safetensors``, or one that torch wrote, read with ``weights_only=True``, so
-    that it cannot run code. `expected` is the state dict of the network, `name`; `entries`,
-    torchvision's names of weights, are for the message; what `ignored` tensors begin with is left
-    out.
+    that it cannot run code. `expected` is the state dict of the network, `name`; `accepted`, what
+    `weights` may be beside a path, is for the message. Tensors of the submodules `left_out` may be
+    there, and are passed over.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"weights={str(path)!r} is not a file here. Give 'imagenet', "
-            + f"one of {entries}, " * bool(entries)
-            + "the path of a .pth or .safetensors state dict, or None for random weights."
+            f"weights={str(path)!r} is not a file here. Give {accepted}, the path of "
+            "a .pth or .safetensors state dict, or None for random weights."
         )
     try:
         if path.suffix == ".safetensors":
@@ -97,7 +103,12 @@ def read_state_dict(
             f"weights={str(path)!r} does not hold a state dict (names to tensors), but a "
             f"{type(state_dict).__name__}."
         )
-    state_dict = {key: state_dict[key] for key in state_dict if not key.startswith(ignored)}
+    passed_over = tuple(f"{submodule}." for submodule in left_out)
+    state_dict = {
+        key: value
+        for key, value in state_dict.items()
+        if key in expected or not key.startswith(passed_over)
+    }
     _check_state_dict(path, state_dict, expected, name)
     # Copied even where nothing is converted: safetensors' are the file itself, mapped into memory.
     return {key: value.to(expected[key].dtype, copy=True) for key, value in state_dict.items()}

@@ -17,9 +17,17 @@ from torch import nn
 from skpadim.backbones._backbone import Backbone
 
 # Of these packages the version says what a class does; of others, its source.
-_VERSIONED_PACKAGES = ("torch", "torchvision", "skpadim")
+_VERSIONED_PACKAGES = ("torch", "torchvision", "timm", "skpadim")
 # Which of a network's layers are on offer, not what they compute.
-_CHOICE_OF_LAYERS = ("layers", "_submodules", "_channels_last", "n_features")
+_CHOICE_OF_LAYERS = (
+    "layers",
+    "_submodules",
+    "_channels_last",
+    "_token_layers",
+    "_indices",
+    "n_features",
+    "license",
+)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 _digests: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
@@ -28,7 +36,7 @@ _digests: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
 def digest_backbone(backbone: Backbone) -> str:
     """Hexadecimal fingerprint of a backbone's classes, attributes, parameters and buffers.
 
-    The choice of layers plays no part. Of classes that come neither from torch nor torchvision
+    The choice of layers plays no part. Of classes that come from none of the packages above
     the source is looked at, but not what they call outside of themselves. What cannot be told
     makes the fingerprint a unique one. It is remembered, so the backbone must not change after.
     """

@@ -108,12 +108,26 @@ def check_n_features(n_features, backbone, layers, n_channels):
     return int(n_features)
 
 
-def check_input_size(size, backbone, layers):
-    """See that the coarsest layer has at least one cell."""
+def check_input_size(whole, size, crop_size, backbone, layers):
+    """See that the network takes images of this size, and its coarsest layer has a cell at least.
+
+    `whole` and `size` are those of the image and its crop; no image has been read yet.
+    """
     stride = backbone.layers[layers[-1]].stride
     if min(size) < stride:
         raise ValueError(
             f"Images of {size[0]} x {size[1]} pixels (image_size after crop_size) are smaller than "
             f"the stride of {layers[-1]} of {backbone.name}, {stride}: make image_size larger, or "
             "leave that layer out."
+        )
+    near = backbone.sizes_near(size, layers)
+    if size not in near:
+        name = "image_size" if crop_size is None else "crop_size"
+        if crop_size is not None:
+            near = [n for n in near if n[0] <= whole[0] and n[1] <= whole[1]] or near
+        value, *others = (n[0] if n[0] == n[1] else n for n in (size, *near))
+        choices = " or ".join(map(str, others))
+        raise ValueError(
+            f"{name}={value!r}: {backbone.name} cannot take images of {size[0]} x {size[1]} "
+            f"pixels. Use {name}={choices}, the nearest that it takes."
         )

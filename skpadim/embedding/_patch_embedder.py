@@ -54,7 +54,8 @@ class PatchEmbedder(
     ----------
     backbone : str, Backbone or nn.Module, default="auto"
         The network, by name; see :func:`skpadim.backbones.load_backbone`. "auto" is
-        "efficientnet_lite0", whose ImageNet weights are installed with skpadim.
+        "efficientnet_lite0", whose ImageNet weights are installed with skpadim. ``"timm/<name>"``
+        is a network of timm.
     weights : {"imagenet"}, path or None, default="imagenet"
         Weights of the network; a path is that of a state dict, None gives random ones.
     layers : "auto" or sequence of str, default="auto"
@@ -209,7 +210,7 @@ class PatchEmbedder(
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
-        check_input_size(crop, backbone, layers)
+        check_input_size(size, crop, self.crop_size, backbone, layers)
         grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
 
         self.backbone_ = backbone.name

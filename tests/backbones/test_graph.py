@@ -409,6 +409,27 @@ def test_norms_after_any_convolution_give_the_same(convolution, affine):
     check(backbone, ("2", "3"))
 
 
+class Norm(nn.BatchNorm2d):
+    """Calls a function, after an assertion, as timm's norms do."""
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, "expected maps")
+        tensors = self.running_mean, self.running_var, self.weight, self.bias
+        return F.batch_norm(x, *tensors, self.training, 0.1, self.eps)
+
+
+def test_norms_written_as_functions_are_folded():
+    torch.manual_seed(0)
+    norm = Norm(5, eps=0.1)
+    for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        tensor.uniform_(0.5, 2)
+    backbone = ModuleBackbone(nn.Sequential(nn.Conv2d(3, 5, 3, 2), norm, nn.ReLU()), ("2",))
+    network = make_ready(backbone, ("2",), torch.device("cpu"))
+    assert [node.op for node in network.graph.nodes] == ["placeholder", "call_module", "output"]
+    images = torch.randn(2, 3, 40, 48)
+    torch.testing.assert_close(network(images.clone()), backbone(images, ("2",)))
+
+
 def test_norms_before_convolutions_are_left():
     network = randomised(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 8, 3, 2)))
     assert modules_of(check(ModuleBackbone(network, ("2",)), ("2",)), nn.BatchNorm2d)

@@ -196,3 +196,54 @@ def test_a_backbone_of_ones_own_is_frozen_in_a_copy(good, make_detector):
         backbone.convolution.weight.mul_(3)
     np.testing.assert_array_equal(detector.score_samples(good), scores)
     assert backbone.training
+
+
+class Tokens(nn.Module):
+    """A transformer in small: a class token and one for each patch of 14 x 14 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 14, 14)
+        self.first = nn.Parameter(torch.ones(1, 1, 6))
+        self.block = nn.Linear(6, 6)
+
+    def forward(self, x):
+        assert x.shape[2] % 14 == x.shape[3] % 14 == 0, "not a multiple of the patch"
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.block(torch.cat([self.first.expand(len(x), -1, -1), tokens], 1))
+
+
+def test_tokens_become_maps_without_the_first(good, make_detector):
+    torch.manual_seed(0)
+    backbone = ModuleBackbone(Tokens(), ("block",), patch_size=14, n_prefix_tokens=1)
+    assert backbone.layers == {"block": Layer(6, 14)}
+    images = torch.randn(2, 3, 28, 42)
+    patches = backbone.module.patches(images)
+    expected = backbone.module.block(patches.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    for variant in (backbone, pickle.loads(pickle.dumps(backbone.cut(("block",))))):
+        torch.testing.assert_close(variant(images, ("block",))[0], expected)
+    detector = make_detector(backbone, layers="block", image_size=70).fit(good)
+    assert detector.embedder_.grid_ == (5, 5)
+    with pytest.raises(ValueError, match="image_size=64: Tokens cannot .*image_size=56 or 70"):
+        make_detector(backbone, layers="block").fit(good)
+
+
+class Unchecked(Tokens):
+    def forward(self, x):
+        return super().forward(x[:, :, : x.shape[2] // 14 * 14, : x.shape[3] // 14 * 14])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({}, r"returns 321 tokens, shape \(1, 321, 6\).*patch_size=..., n_prefix_tokens=..."),
+        ({"patch_size": 14}, "makes 16 x 20 patches.*Use n_prefix_tokens=1 if"),
+        ({"patch_size": 7}, "makes 32 x 41 patches.*Use a larger patch_size"),
+        ({"patch_size": 0}, "patch_size=0 must be a number of pixels, or a pair"),
+    ],
+)
+def test_tokens_that_are_not_those_of_the_patches_are_told(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        ModuleBackbone(Unchecked(), ("block",), **parameters)
+    with pytest.raises(ValueError, match=r"(?s)multiple of the patch.*\. A vision .* patch_size"):
+        ModuleBackbone(Tokens(), ("block",))
