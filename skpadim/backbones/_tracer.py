@@ -111,7 +111,9 @@ class _Tracer(fx.Tracer):
         return _Value(node, self)
 
     def is_leaf_module(self, m, module_qualified_name):
-        is_whole = super().is_leaf_module(m, module_qualified_name) or isinstance(m, FilterBank)
+        # The filter bank beside a network is recorded as a whole; alone there is nothing to gain.
+        is_bank = isinstance(m, FilterBank) and m is not self.root.backbone
+        is_whole = super().is_leaf_module(m, module_qualified_name) or is_bank
         return is_whole or not is_as_written(m)
 
     def call_module(self, m, forward, args, kwargs):
