@@ -1,6 +1,11 @@
+# ruff: noqa: E402
+import os
+
+# Threads of torch that wait sleep, here and in the processes that tests start. Read on its import.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import csv
 import importlib.util
-import os
 import platform
 import sys
 import threading
@@ -12,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from skpadim import PadimDetector
 from skpadim.backbones import _weights
@@ -22,7 +28,7 @@ collect_ignore = ["backbones/winograd/guarded_loops.py"]  # a script that a test
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
 
-MAX_PROCESSES = 8  # of a good GB each
+MAX_PROCESSES = 8  # of up to 3 GB each
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
@@ -43,12 +49,17 @@ def pytest_cmdline_main(config):
         option.numprocesses = min(n_cores, MAX_PROCESSES)
         if option.dist == "no":
             option.dist = "worksteal"
-        # Read when torch is imported, so by the processes that are to come, and by theirs: threads
-        # that wait sleep, and each process has several threads, but not one for each core.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if n_cores > 2:
+            # Each process has several threads still, but not one for each core.
             n_threads = max(2, n_cores // option.numprocesses)
             os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """NumPy's BLAS has one thread: with small matrices more of them only wait, and actively."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

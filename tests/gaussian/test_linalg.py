@@ -75,6 +75,13 @@ def test_triangles_hold_all_of_symmetric_matrices(n, device):
     assert torch.equal(symmetric_matrices(halves), symmetric_matrices(triangles).to(halves.dtype))
 
 
+@pytest.fixture
+def two_blas_threads():
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 def test_a_lower_limit_of_the_users_stays():
     def openblas_threads():
         return {i["num_threads"] for i in threadpool_info() if i["internal_api"] == "openblas"}
@@ -83,6 +90,7 @@ def test_a_lower_limit_of_the_users_stays():
         assert openblas_threads() <= {1}
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 def test_the_limit_on_threads_is_lifted_whoever_else_sets_it():
     def openblas_threads():
         return [
