@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 import os
 
 # Threads of torch that wait sleep, here and in the processes that tests start. Read on its import.

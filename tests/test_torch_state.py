@@ -122,7 +122,7 @@ def make_detector(backbone):
     return PadimDetector(
         backbone,
         weights=None,
-        image_size=64,
+        image_size=32,
         crop_size=None,
         contamination=0.2,
         random_state=0,
@@ -297,7 +297,7 @@ def test_tensors_made_in_inference_mode_are_taken_and_leave_no_trace(good, rng):
     for gaussian in gaussians:
         gaussian.partial_fit(rows[:5]).mahalanobis(rows)
     detector.partial_fit(images[:2]).calibrate(images[:9] // 2)
-    embedder = PatchEmbedder("filter_bank", image_size=64, crop_size=None)
+    embedder = PatchEmbedder("filter_bank", image_size=32, crop_size=None)
     with torch.inference_mode():
         embeddings = embedder.set_output(transform="torch").fit_transform(images)
     factor = torch.ones(1, requires_grad=True)

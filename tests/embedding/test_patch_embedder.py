@@ -205,8 +205,9 @@ def test_channels_that_nobody_asks_for_are_not_computed(images, backbone):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("default")  # of the compiler's own making
 def test_compiled_networks_give_the_same_embeddings(images):
-    expected = make_embedder(n_features=20).fit_transform(images[:2])
-    compiled = make_embedder(n_features=20, compile=True).fit()
+    parameters = {"layers": ("layer1", "layer2"), "n_features": 20}
+    expected = make_embedder(**parameters).fit_transform(images[:2])
+    compiled = make_embedder(**parameters, compile=True).fit()
     np.testing.assert_allclose(compiled.transform(images[:2]), expected, rtol=1e-3, atol=1e-4)
     pickle.loads(pickle.dumps(compiled))
 
