@@ -33,13 +33,14 @@ from skpadim.embedding._parameters import (
 )
 from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._leave_one_out import check_enough_samples
-from skpadim.gaussian._mahalanobis import check_scorable
 from skpadim.gaussian._patch_gaussian import (
     PatchGaussian,
     new_gaussian,
     state_in,
     whitening_in,
 )
+from skpadim.gaussian._sharing import check_shared_scorable
+from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._unreadable import UnreadableImageError, warned_of
 
@@ -209,6 +210,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         image_size=256,
         crop_size=224,
         regularization=0.01,
+        sharing="position",
         sigma=4.0,
         contamination=0.05,
         calibration="leave_one_out",
@@ -229,6 +231,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self.image_size = image_size
         self.crop_size = crop_size
         self.regularization = regularization
+        self.sharing = sharing
         self.sigma = sigma
         self.contamination = contamination
         self.calibration = calibration
@@ -267,25 +270,29 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         """
         refuse_metadata(f"{type(self).__name__}.fit", metadata)
         self._validate_params()
-        images, groups, names = _good_images(X, y, groups, min_images=2)
-        check_enough_samples(len(images), self.calibration, groups, names)
+        least = 2 if self.sharing == "position" else 1
+        images, groups, names = _good_images(X, y, groups, min_images=least)
+        check_enough_samples(len(images), self.calibration, groups, names, least)
         embedder = self._make_embedder().fit()
-        learned = learn(embedder, images, self.n_jobs)
-        check_scorable(learned.state, self.regularization)
+        learned = learn(embedder, images, self.n_jobs, self.sharing)
+        sharing = self.sharing, embedder.grid_
+        regularization = chosen_regularization(self.regularization, learned.state, *sharing)
+        check_shared_scorable(learned.state, *sharing, regularization)
         threshold = {}
         if self.calibration is not None:
             scores = score_training_images(
                 embedder,
                 images,
                 learned,
-                regularization=self.regularization,
+                sharing=self.sharing,
+                regularization=regularization,
                 sigma=float(self.sigma),
                 calibration=self.calibration,
                 groups=groups,
                 n_jobs=self.n_jobs,
             )
             threshold = self._fitted_threshold(scores, groups)
-        return self._store(embedder, learned.state, learned.digests, threshold)
+        return self._store(embedder, learned.state, learned.digests, threshold, regularization)
 
     @own_torch_state()
     def partial_fit(self, X, y=None):
@@ -309,10 +316,10 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit()
-            learned = learn(embedder, images, self.n_jobs)
+            learned = learn(embedder, images, self.n_jobs, self.sharing)
             return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()
-        learned = learn(embedder, images, self.n_jobs)
+        learned = learn(embedder, images, self.n_jobs, self.sharing)
         # Into the new arrays: should this be interrupted, the model from before is whole.
         state = learned.state.merge(state_in(self.gaussian_, learned.state.mean.device))
         digests = np.concatenate([self._training_digests, learned.digests])
@@ -430,17 +437,26 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         device = available_device(self.device, self)
         return self.embedder_.set_params(device=device, **settings)
 
-    def _store(self, embedder, state, digests, threshold=None):
-        """Set the fitted attributes, all at once, when nothing can fail any more."""
-        gaussian = new_gaussian(state, embedder.grid_, self.regularization)
+    def _store(self, embedder, state, digests, threshold=None, chosen=None):
+        """Set the fitted attributes, all at once, when nothing can fail any more.
+
+        `chosen` is the regularization, if "auto" has chosen it already.
+        """
+        gaussian = new_gaussian(state, embedder.grid_, self.regularization, self.sharing, chosen)
         self._replace_threshold(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
-        self.n_samples_seen_ = state.count
+        self.n_samples_seen_ = gaussian.n_samples_seen_
         self._training_digests = digests
-        names = (*MODEL_PARAMETERS, "regularization", "sigma")
+        names = (*MODEL_PARAMETERS, "regularization", "sharing", "sigma")
         self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
+
+    @property
+    def regularization_(self):
+        """What is added to the diagonals: `regularization`, or the number that "auto" chose."""
+        check_is_fitted(self)
+        return self.gaussian_.regularization_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -315,15 +315,19 @@ def check_enough_samples(
     calibration: str | None,
     groups: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    least: int = 2,
 ) -> None:
-    """Raise if too few samples are left without one, or a group; `labels` has the groups' names."""
+    """Raise if fewer than `least` samples are left without one, or without a group.
+
+    `labels` has the groups' names.
+    """
     if calibration != "leave_one_out":
         return
     instead = "set calibration=None and call calibrate with other normal samples."
-    if n_samples < 3:
+    if n_samples <= least:
         raise ValueError(
-            f"calibration='leave_one_out' needs at least 3 training samples, found {n_samples}: "
-            f"give more, or {instead}"
+            f"calibration='leave_one_out' needs at least {least + 1} training samples, found "
+            f"{n_samples}: give more, or {instead}"
         )
     if groups is None:
         return
@@ -336,9 +340,9 @@ def check_enough_samples(
             "calibration='leave_one_out' leaves out whole groups: give samples of at least two "
             f"groups, or {instead}"
         )
-    if n_samples - counts.max() < 2:
+    if n_samples - counts.max() < least:
         raise ValueError(
             f"The group {label!r} has {counts.max()} of the {n_samples} training samples, and "
-            "calibration='leave_one_out' needs at least 2 that are left without it: give samples "
-            f"of more groups, or {instead}"
+            f"calibration='leave_one_out' needs at least {least} that are left without it: give "
+            f"samples of more groups, or {instead}"
         )
