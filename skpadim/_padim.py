@@ -78,8 +78,19 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     crop_size : int or (height, width) or None, default=224
         The centre that is kept of the resized image; None keeps it whole. What lies outside is
         not inspected.
-    regularization : float, default=0.01
+    regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
+        "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
+        [3]_; the same for all positions), for features of unknown scale; see
+        :attr:`regularization_`. Leave-one-out scores are then those under the number that all
+        samples chose, the one left out included: of n samples, one has little say in it.
+    sharing : {"position", "neighbourhood", "image"}, default="position"
+        Which embeddings a Gaussian is fitted to. "position": those at its position, as in the
+        paper. "neighbourhood": also those at the up to eight positions around, for few images and
+        for parts that shift a little. "image": those at all positions, one Gaussian for all, for
+        textures, where one place is like another; what is kept then is one mean and scatter,
+        whatever the size of the grid. The last two can be fitted to a single image (two with
+        ``calibration="leave_one_out"``, which leaves out all that an image adds).
     sigma : float, default=4.0
         Standard deviation of the Gaussian that smooths the map, in pixels of the network's input.
     contamination : float, default=0.05
@@ -127,6 +138,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         Turns images into embeddings.
     gaussian_ : PatchGaussian
         The Gaussian at each position.
+    regularization_ : float
+        What is added to the diagonals: `regularization`, or what "auto" has chosen.
     n_samples_seen_ : int
         Number of training images.
     training_scores_ : ndarray of shape (n_samples,)
@@ -173,6 +186,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
        Anomaly Detection and Localization", arXiv 2011.08785.
     .. [2] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
        Annals of Statistics 51, 2023.
+    .. [3] Chen, Wiesel, Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation",
+       IEEE Transactions on Signal Processing 58, 2010.
 
     Examples
     --------
@@ -251,7 +266,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            At least two, three for ``calibration="leave_one_out"``; see Notes.
+            At least two, three for ``calibration="leave_one_out"``; one less with another
+            `sharing` than "position". See Notes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective; or bool, or 0 and 1, 1 (True) for defective, with a warning.
             Defective images are left out. None means that all are good.

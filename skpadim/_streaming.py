@@ -58,7 +58,9 @@ class Learned(NamedTuple):
     embeddings: torch.Tensor | None = None
 
 
-def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None, sharing: str) -> Learned:
+def learn(
+    embedder: PatchEmbedder, images: Images, n_jobs: int | None, sharing: str = "position"
+) -> Learned:
     """Learn the Gaussians at all positions from good images."""
     n_images, n_features = len(images), embedder.n_features_out_
     n_workers = _count_workers(images, embedder, n_jobs)

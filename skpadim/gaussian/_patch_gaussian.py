@@ -53,8 +53,20 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    regularization : float, default=0.01
+    regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
+        "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
+        [4]_; the same for all positions), for features of unknown scale; see
+        :attr:`regularization_`. Leave-one-out scores are then those under the number that all
+        samples chose, the one left out included: of n samples, one has little say in it.
+    sharing : {"position", "neighbourhood", "image"}, default="position"
+        Which embeddings a Gaussian is fitted to. "position": those at its position, as in the
+        paper. "neighbourhood": also those at the up to eight positions around, for few images and
+        for parts that shift a little. "image": those at all positions, one Gaussian for all, for
+        textures, where one place is like another; what is kept then is one mean and scatter,
+        whatever the size of the grid. The last two can be fitted to a single image (two with
+        ``calibration="leave_one_out"``, which leaves out all that an image adds).
+        Plain two-dimensional data has one position, and nothing to share.
     contamination : float, default=0.05
         In (0, 0.5]. With ``calibration="training"`` the share of the *training* samples that
         :meth:`predict` calls anomalous, as in scikit-learn; of new normal samples it flags more,
@@ -70,12 +82,15 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
         covariance has a rank below their number; the same distances by the Woodbury identity,
         but without bound on the memory. "auto": the samples while there are no more of them than
-        features, then means and scatters; distances are computed in the faster of both ways.
+        features, then means and scatters; distances are computed in the faster of both ways. Where
+        positions share Gaussians, these are pooled, and computed with, as means and scatters.
 
     Attributes
     ----------
+    regularization_ : float
+        What is added to the diagonals: `regularization`, or what "auto" has chosen.
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
-        Mean at each position.
+        Mean of the Gaussian at each position; a read-only view with ``sharing="image"``.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
         A copy of the samples, where they are kept.
     n_samples_seen_ : int
@@ -130,6 +145,8 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     .. [2] Woodbury, "Inverting modified matrices", Princeton, 1950.
     .. [3] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
        Annals of Statistics 51, 2023.
+    .. [4] Chen, Wiesel, Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation",
+       IEEE Transactions on Signal Processing 58, 2010.
 
     Examples
     --------
@@ -181,7 +198,8 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         ----------
         X : array or tensor of shape (n_samples, height, width, n_features) \
                 or (n_samples, n_features)
-            Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
+            Embeddings of normal samples, at least two (three for ``"leave_one_out"``); one less
+            where positions share Gaussians.
         y : array-like of shape (n_samples,), default=None
             +1 normal, -1 anomalous: samples labelled -1 are left out. With embeddings of images
             also 0 and 1, as :meth:`PadimDetector.fit` reads them; with plain features any other
@@ -340,15 +358,17 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     @own_torch_state()
     def get_covariance(self):
-        """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``.
+        """Covariance at each position, ``S / (n - 1) + regularization_ * I``.
 
-        S is the sum of the outer products of the centred samples. The model holds one triangle of
+        S is the sum of the outer products of the n centred samples, which are `n_samples_seen_`
+        times as many as there are positions that share a Gaussian. The model holds one triangle of
         it, or the samples; this is made when it is asked for, in twice the model's memory or more.
 
         Returns
         -------
         covariance : ndarray of shape (height, width, n_features, n_features) or \
                 (n_features, n_features), float64
+            With ``sharing="image"`` a read-only view of one matrix.
         """
         check_is_fitted(self)
         *grid, n_features = self.location_.shape
@@ -439,7 +459,7 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
             location = np.broadcast_to(location, (*grid, location.shape[-1]))
         self.n_samples_seen_ = count
         self.location_ = location.reshape(*grid, location.shape[-1])
-        self._auto_regularization = regularization
+        self._auto_regularization = regularization if self.regularization == "auto" else None
         self._factors = {}
         return self
 
