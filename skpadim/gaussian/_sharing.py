@@ -254,17 +254,15 @@ class NeighbourhoodTrainingDistances:
             return self._of_all(embeddings.dtype).distances(embeddings)
         codes = np.arange(len(embeddings)) if groups is None else groups
         distances = embeddings.new_empty(embeddings.shape[:2])
-        n, n_features = self.state.count, embeddings.shape[2]
+        n = self.state.count
         for size, rows in rows_by_group_size(codes).items():
             for positions, near, mean, factors in self._without(size, len(embeddings)):
                 k = near.shape[1]
-                # (n_rows, n, k, features): a sample's embeddings one after the other.
-                there = embeddings[rows][:, torch.from_numpy(near).to(embeddings.device)]
-                there = there.transpose(1, 2).reshape(-1, len(near), n_features)
-                found = leave_group_out_distances(
-                    there, mean, factors, n * k, size * k, self.regularization
+                # A sample's embeddings one after the other: (n_rows * k, n, n_features).
+                there = embeddings[rows[:, None, None], near.T].flatten(0, 1)
+                distances[rows[:, None], positions] = leave_group_out_distances(
+                    there, mean, factors, n * k, size * k, self.regularization, step=k
                 )
-                distances[np.ix_(rows, positions)] = found[::k]
         return distances
 
     def to(self, device: torch.device) -> NeighbourhoodTrainingDistances:
