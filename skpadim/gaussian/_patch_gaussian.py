@@ -360,9 +360,10 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     def get_covariance(self):
         """Covariance at each position, ``S / (n - 1) + regularization_ * I``.
 
-        S is the sum of the outer products of the n centred samples, which are `n_samples_seen_`
-        times as many as there are positions that share a Gaussian. The model holds one triangle of
-        it, or the samples; this is made when it is asked for, in twice the model's memory or more.
+        S is the sum of the outer products of the n centred embeddings that the Gaussian is fitted
+        to: n is `n_samples_seen_`, times the number of positions that share it. The model holds one
+        triangle of it, or the samples; this is made when it is asked for, in twice the model's
+        memory or more.
 
         Returns
         -------
@@ -424,11 +425,12 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
             rows = as_tensor(self.samples_).reshape(self.n_samples_seen_, -1, n_features)
             limit = None if self.solver == "low_rank" else n_features
             return Samples(rows, limit).to(device)
-        mean, count = self.location_.reshape(-1, n_features), self.n_samples_seen_
+        mean, count = self.location_, self.n_samples_seen_
         if self._sharing == "image":
-            mean, count = mean[:1], count * len(mean)
+            mean, count = mean[0, 0], count * mean[..., 0].size
         elif self._sharing == "neighbourhood":
             mean = self._mean
+        mean = mean.reshape(-1, n_features)
         return Moments(count, as_tensor(mean), as_tensor(self._scatter)).to(device)
 
     def _set_state(self, state, grid, sharing, digests=None, regularization=None):
@@ -469,10 +471,16 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         check_is_fitted(self)
         if self.regularization != "auto":
             return float(self.regularization)
-        if self._auto_regularization is not None:
-            return self._auto_regularization
-        state = self._state(torch.device("cpu"))
-        return chosen_regularization("auto", state, self._sharing, self.location_.shape[:-1])
+        chosen = self._auto_regularization
+        if chosen is None:
+            state = self._state(torch.device("cpu"))
+            chosen = chosen_regularization("auto", state, self._sharing, self.location_.shape[:-1])
+        if chosen is None:
+            raise AttributeError(
+                "regularization='auto' has nothing to choose from, of a single sample: give "
+                "partial_fit more."
+            )
+        return chosen
 
     def _learned_digests(self):
         """Digests of the samples that the model has learned from, as far as they are known."""

@@ -84,6 +84,8 @@ def test_a_model_of_one_sample_chooses_when_there_are_more():
     gaussian = PatchGaussian(regularization="auto").partial_fit(embeddings[:1])
     with pytest.raises(ValueError, match="n_samples=1"):
         gaussian.score_samples(embeddings)
+    with pytest.raises(AttributeError, match="partial_fit more"):
+        gaussian.get_covariance()
     gaussian.partial_fit(embeddings[1:])
     expected = PatchGaussian(regularization="auto").fit(embeddings)
     np.testing.assert_allclose(
