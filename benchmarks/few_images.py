@@ -1,6 +1,7 @@
 """Accuracy with few training images, by what positions share; and with a chosen regularization.
 
 Usage: python benchmarks/few_images.py [CATEGORY_FOLDER] [--backbone filter_bank] [--draws 2]
+       [--only sharing]
 
 Generated parts and textures, and real photographs where a folder of them is given, laid out as a
 category of MVTec AD. Whole images of 256 x 256 pixels, each embedded once, networks with random
@@ -61,6 +62,7 @@ def main():
     parser.add_argument("root", type=Path, nargs="?")
     parser.add_argument("--backbone", default="filter_bank")
     parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--only", choices=("sharing", "regularization"), help="one table of two")
     options = parser.parse_args()
     print_setting("skpadim")
     weights = "imagenet" if options.backbone == "filter_bank" else None
@@ -72,7 +74,8 @@ def main():
     if options.root:
         data[options.root.name] = lambda _: read_photographs(options.root)
     chosen_rows = []
-    print_header("images", "training images", *(f"sharing: {sharing}" for sharing in SHARING))
+    if options.only != "regularization":
+        print_header("images", "training images", *(f"sharing: {sharing}" for sharing in SHARING))
     for name, make in data.items():
         train, test, *truth = make(name)
         embedder.fit(train)
@@ -87,16 +90,18 @@ def main():
             auroc, aupro = np.mean([each[:2] for each in draws], axis=0)
             return f"{auroc:.3f} / {aupro:.3f}", draws[0][2].regularization_
 
-        for n in COUNTS:
+        for n in COUNTS if options.only != "regularization" else ():
             cells = (
                 "none" if n == 1 and sharing == "position" else cell(n, sharing=sharing)[0]
                 for sharing in SHARING
             )
             print_row(name, n, *cells)
-        for n in sorted({min(n, len(known)) for n in MANY}):
+        counts = sorted({min(n, len(known)) for n in MANY})
+        for n in counts if options.only != "sharing" else ():
             of_paper, chosen = (cell(n, regularization=each) for each in REGULARIZATIONS)
             chosen_rows.append((name, n, of_paper[0], chosen[0], f"{chosen[1]:.2g}"))
-    print_header("images", "training images", *map(str, REGULARIZATIONS), "chosen")
+    if chosen_rows:
+        print_header("images", "training images", *map(str, REGULARIZATIONS), "chosen")
     for row in chosen_rows:
         print_row(*row)
 
