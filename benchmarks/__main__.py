@@ -18,7 +18,7 @@ SCRIPTS = {
 }
 # These take the folder of --root, laid out as a category of MVTec AD.
 NEED_ROOT = ("grid_search", "magnetic_tiles", "parity_anomalib", "precision")
-TAKE_ROOT = ("false_alarms",)  # and these do without it too
+TAKE_ROOT = ("false_alarms", "few_images")  # and these do without it too
 ARGUMENTS = {"accuracy": ["--check"]}  # a run of the benchmarks changes no page
 
 

@@ -32,6 +32,7 @@ SETTING = {
     "image_size": "256",
     "crop_size": "224",
     "regularization": "0.01",
+    "sharing": "position",
     "sigma": "4.0",
     "precision": "float32",
     "seed": "42",

@@ -33,13 +33,14 @@ from skpadim.embedding._parameters import (
 )
 from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._leave_one_out import check_enough_samples
-from skpadim.gaussian._mahalanobis import check_scorable
 from skpadim.gaussian._patch_gaussian import (
     PatchGaussian,
     new_gaussian,
     state_in,
     whitening_in,
 )
+from skpadim.gaussian._sharing import check_shared_scorable
+from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._masks import image_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
@@ -84,8 +85,19 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     keep_aspect_ratio : bool, default=False
         Resize the shorter side to `image_size`, a number, and the other so that the proportions of
         the training images are kept. All images must have them, within 2 %; others are refused.
-    regularization : float, default=0.01
+    regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
+        "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
+        [3]_; the same for all positions), for features of unknown scale; see
+        :attr:`regularization_`. Leave-one-out scores are then those under the number that all
+        samples chose, the one left out included: of n samples, one has little say in it.
+    sharing : {"position", "neighbourhood", "image"}, default="position"
+        Which embeddings a Gaussian is fitted to. "position": those at its position, as in the
+        paper. "neighbourhood": also those at the up to eight positions around, for few images and
+        for parts that shift a little. "image": those at all positions, one Gaussian for all, for
+        textures, where one place is like another; what is kept then is one mean and scatter,
+        whatever the size of the grid. The last two can be fitted to a single image (two with
+        ``calibration="leave_one_out"``, which leaves out all that an image adds).
     sigma : float, default=4.0
         Standard deviation of the Gaussian that smooths the map, in pixels of the network's input.
     contamination : float, default=0.05
@@ -133,6 +145,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         Turns images into embeddings.
     gaussian_ : PatchGaussian
         The Gaussian at each position.
+    regularization_ : float
+        What is added to the diagonals: `regularization`, or what "auto" has chosen.
     n_samples_seen_ : int
         Number of training images.
     training_scores_ : ndarray of shape (n_samples,)
@@ -179,6 +193,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
        Anomaly Detection and Localization", arXiv 2011.08785.
     .. [2] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
        Annals of Statistics 51, 2023.
+    .. [3] Chen, Wiesel, Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation",
+       IEEE Transactions on Signal Processing 58, 2010.
 
     Examples
     --------
@@ -217,6 +233,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         crop_size=None,
         keep_aspect_ratio=False,
         regularization=0.01,
+        sharing="position",
         sigma=4.0,
         contamination=0.05,
         calibration="leave_one_out",
@@ -238,6 +255,7 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self.crop_size = crop_size
         self.keep_aspect_ratio = keep_aspect_ratio
         self.regularization = regularization
+        self.sharing = sharing
         self.sigma = sigma
         self.contamination = contamination
         self.calibration = calibration
@@ -257,7 +275,8 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            At least two, three for ``calibration="leave_one_out"``; see Notes.
+            At least two, three for ``calibration="leave_one_out"``; one less with another
+            `sharing` than "position". See Notes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective; or bool, or 0 and 1, 1 (True) for defective, with a warning.
             Defective images are left out. None means that all are good.
@@ -276,25 +295,29 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         """
         refuse_metadata(f"{type(self).__name__}.fit", metadata)
         self._validate_params()
-        images, groups, names = _good_images(X, y, groups, min_images=2)
-        check_enough_samples(len(images), self.calibration, groups, names)
+        least = 2 if self.sharing == "position" else 1
+        images, groups, names = _good_images(X, y, groups, min_images=least)
+        check_enough_samples(len(images), self.calibration, groups, names, least)
         embedder = self._make_embedder().fit(images)
-        learned = learn(embedder, images, self.n_jobs)
-        check_scorable(learned.state, self.regularization)
+        learned = learn(embedder, images, self.n_jobs, self.sharing)
+        sharing = self.sharing, embedder.grid_
+        regularization = chosen_regularization(self.regularization, learned.state, *sharing)
+        check_shared_scorable(learned.state, *sharing, regularization)
         threshold = {}
         if self.calibration is not None:
             scores = score_training_images(
                 embedder,
                 images,
                 learned,
-                regularization=self.regularization,
+                sharing=self.sharing,
+                regularization=regularization,
                 sigma=float(self.sigma),
                 calibration=self.calibration,
                 groups=groups,
                 n_jobs=self.n_jobs,
             )
             threshold = self._fitted_threshold(scores, groups)
-        return self._store(embedder, learned.state, learned.digests, threshold)
+        return self._store(embedder, learned.state, learned.digests, threshold, regularization)
 
     @own_torch_state()
     def partial_fit(self, X, y=None):
@@ -318,10 +341,10 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit(images)
-            learned = learn(embedder, images, self.n_jobs)
+            learned = learn(embedder, images, self.n_jobs, self.sharing)
             return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()
-        learned = learn(embedder, images, self.n_jobs)
+        learned = learn(embedder, images, self.n_jobs, self.sharing)
         # Into the new arrays: should this be interrupted, the model from before is whole.
         state = learned.state.merge(state_in(self.gaussian_, learned.state.mean.device))
         digests = np.concatenate([self._training_digests, learned.digests])
@@ -464,17 +487,26 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         device = available_device(self.device, self)
         return self.embedder_.set_params(device=device, **settings)
 
-    def _store(self, embedder, state, digests, threshold=None):
-        """Set the fitted attributes, all at once, when nothing can fail any more."""
-        gaussian = new_gaussian(state, embedder.grid_, self.regularization)
+    def _store(self, embedder, state, digests, threshold=None, chosen=None):
+        """Set the fitted attributes, all at once, when nothing can fail any more.
+
+        `chosen` is the regularization, if "auto" has chosen it already.
+        """
+        gaussian = new_gaussian(state, embedder.grid_, self.regularization, self.sharing, chosen)
         self._replace_threshold(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
-        self.n_samples_seen_ = state.count
+        self.n_samples_seen_ = gaussian.n_samples_seen_
         self._training_digests = digests
-        names = (*MODEL_PARAMETERS, "regularization", "sigma")
+        names = (*MODEL_PARAMETERS, "regularization", "sharing", "sigma")
         self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
+
+    @property
+    def regularization_(self):
+        """What is added to the diagonals: `regularization`, or the number that "auto" chose."""
+        check_is_fitted(self)
+        return self.gaussian_.regularization_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

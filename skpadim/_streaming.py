@@ -29,9 +29,14 @@ from skpadim.calibration._training_samples import (
 )
 from skpadim.embedding._network import CPU_PART
 from skpadim.embedding._patch_embedder import PatchEmbedder
-from skpadim.gaussian._leave_one_out import TrainingDistances, training_distances
-from skpadim.gaussian._mahalanobis import LowRankWhitening, Whitening
-from skpadim.gaussian._moments import Moments, Samples, state_of
+from skpadim.gaussian._moments import Moments, Samples
+from skpadim.gaussian._sharing import (
+    Measure,
+    patch_moments,
+    shared_training_distances,
+    state_to_share,
+    training_measure,
+)
 from skpadim.images._batches import Images, count_images
 from skpadim.images._files import ImageFileError, open_regular
 from skpadim.images._unreadable import UnreadableImageError
@@ -53,20 +58,25 @@ class Learned(NamedTuple):
     embeddings: torch.Tensor | None = None
 
 
-def learn(embedder: PatchEmbedder, images: Images, n_jobs: int | None) -> Learned:
+def learn(
+    embedder: PatchEmbedder, images: Images, n_jobs: int | None, sharing: str = "position"
+) -> Learned:
     """Learn the Gaussians at all positions from good images."""
     n_images, n_features = len(images), embedder.n_features_out_
     n_workers = _count_workers(images, embedder, n_jobs)
     limit = _max_embeddings_bytes(embedder) if n_workers == 1 else MAX_EMBEDDINGS_BYTES
-    if n_images <= n_features or n_images * _bytes_per_image(embedder) <= limit:
+    are_state = n_images <= n_features and sharing != "image"
+    if are_state or n_images * _bytes_per_image(embedder) <= limit:
         embed = _embed if n_workers == 1 else partial(_embed_by_workers, n_jobs=n_jobs)
         embeddings, digests = embed(embedder, images, "Fitting")
-        return Learned(state_of(embeddings, "auto", copy=False), digests, embeddings)
+        state = state_to_share(embeddings, sharing, "auto", copy=False)
+        return Learned(state, digests, embeddings)
     if n_workers == 1:
-        return _stream_moments(embedder, images, "Fitting")
+        return _stream_moments(embedder, images, "Fitting", sharing)
     size = part_size(n_images, n_workers, *batch_and_unit(embedder), n_features)
     state, digests = None, []
-    for part in _share_out(_learn_part, embedder, images, size, n_jobs, "Fitting"):
+    learn_part = partial(_learn_part, sharing=sharing)
+    for part in _share_out(learn_part, embedder, images, size, n_jobs, "Fitting"):
         state = _add(state, part.state)
         digests.append(part.digests)
         del part  # before the next one arrives
@@ -97,26 +107,32 @@ def _embed_part(embedder, images):
     return embeddings.numpy(force=True), digests
 
 
-def _learn_part(embedder, images):
+def _learn_part(embedder, images, sharing):
     """What a chunk adds: its samples where they are fewer than the features, else moments."""
-    if len(images) <= embedder.n_features_out_:
+    if len(images) <= embedder.n_features_out_ and sharing != "image":
         embeddings, digests = _embed(embedder, images, "")
         return Learned(Samples(embeddings, limit=None), digests)
-    return _stream_moments(embedder, images, "")
+    return _stream_moments(embedder, images, "", sharing)
 
 
-def _stream_moments(embedder, images, description):
+def _stream_moments(embedder, images, description, sharing):
     """Learn the moments of images, a buffer of embeddings at a time.
 
     About as many images as features go into the buffer, within the limit of memory: the moments,
-    of the same size, are read and written with each buffer, not with each batch.
+    of the same size, are read and written with each buffer, not with each batch. Those of patches
+    are small.
     """
+    moments = None
+    if sharing == "image":
+        for batch in embedder.iter_embeddings(images, description):
+            moments = _add(moments, patch_moments(flat(batch)))
+        return Learned(moments, image_digests(images.items))
     batch_size = int(embedder.batch_size)
     fitting = _max_embeddings_bytes(embedder) // _bytes_per_image(embedder)
     n_rows = min(len(images), embedder.n_features_out_, fitting)
     # Whole batches: when it is full, the next batch is written from the first row on.
     buffer = embedder.new_embeddings(batch_size * max(1, n_rows // batch_size))
-    moments, filled = None, 0
+    filled = 0
     for batch in embedder.iter_embeddings(images, description, out=buffer):
         filled += len(batch)
         if filled == len(buffer):
@@ -176,7 +192,7 @@ class MapMaker:
 
     embedder: PatchEmbedder  # fitted
     # Turns embeddings (n_samples, n_positions, n_features) into distances.
-    measure: Whitening | LowRankWhitening | TrainingDistances
+    measure: Measure
     sigma: float  # of the Gaussian that smooths the maps, in pixels
 
     def iter_maps(
@@ -217,6 +233,7 @@ def score_training_images(
     images: Images,
     learned: Learned,
     *,
+    sharing: str,
     regularization: float,
     sigma: float,
     calibration: str,
@@ -229,10 +246,10 @@ def score_training_images(
     model without its group, if there are `groups`.
     """
     state, embeddings = learned.state, learned.embeddings
-    measure = TrainingDistances(state, regularization, calibration, torch.float32)
-    maker = MapMaker(embedder, measure, sigma)
+    settings = sharing, embedder.grid_, regularization, calibration
+    maker = MapMaker(embedder, training_measure(state, *settings, torch.float32), sigma)
     if embeddings is not None:
-        distances = training_distances(state, embeddings, regularization, calibration, groups)
+        distances = shared_training_distances(state, embeddings, *settings, groups)
         return maker.scores_of_distances(distances)
     description = "Calibrating (second pass)"
     if groups is None or calibration != "leave_one_out":

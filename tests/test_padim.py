@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
+from skpadim._anomaly_map import anomaly_maps
 from skpadim.datasets import make_defects
 
 RESNET = {"backbone": "resnet18", "weights": None, "n_features": 30}
@@ -114,6 +115,53 @@ def test_batch_size_order_and_partial_fit_do_not_change_scores(detector, good):
         np.testing.assert_allclose(other.score_samples(good), expected, rtol=1e-5)
     one_by_one = np.concatenate([detector.score_samples(good[i : i + 1]) for i in range(5)])
     np.testing.assert_allclose(one_by_one, expected[:5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("sharing", ["neighbourhood", "image"])
+@pytest.mark.parametrize("n_features", [None, 8])
+def test_shared_gaussians_are_the_same_in_whatever_way_images_come(
+    good, make_detector, monkeypatch, sharing, n_features
+):
+    def make(**parameters):
+        parameters = {"n_features": n_features, "regularization": "auto", **parameters}
+        return make_detector(sharing=sharing, **parameters)
+
+    expected = make().fit(good)
+    embed = expected.embedder_.transform
+    gaussian = PatchGaussian(
+        sharing=sharing, regularization="auto", calibration="leave_one_out"
+    ).fit(embed(good))
+    distances = torch.from_numpy(gaussian.mahalanobis(embed(good)))
+    maps = anomaly_maps(distances, expected.embedder_.input_size_, 4.0).numpy()
+    np.testing.assert_allclose(expected.anomaly_map(good), maps, rtol=1e-4)
+    found = [
+        make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:]),
+        make(n_jobs=2).fit(good),
+    ]
+    monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
+    found += [make(batch_size=5).fit(good), make(n_jobs=2).fit(good)]
+    for other in found:
+        assert other.n_samples_seen_ == len(good)
+        np.testing.assert_allclose(other.regularization_, gaussian.regularization_, rtol=1e-4)
+        np.testing.assert_allclose(
+            other.score_samples(good), expected.score_samples(good), rtol=1e-4
+        )
+        if hasattr(other, "training_scores_"):
+            np.testing.assert_allclose(other.training_scores_, expected.training_scores_, rtol=1e-4)
+    groups = np.arange(len(good)) // 3
+    twice = make(contamination=0.2).fit(good, groups=groups).training_scores_
+    monkeypatch.undo()
+    np.testing.assert_allclose(
+        make(contamination=0.2).fit(good, groups=groups).training_scores_, twice, rtol=1e-4
+    )
+
+
+def test_one_image_of_a_texture_is_enough(good, make_detector):
+    for sharing in ("neighbourhood", "image"):
+        with pytest.raises(ValueError, match=r"at least 2 .*found 1.*calibration=None"):
+            make_detector(sharing=sharing).fit(good[:1])
+        detector = make_detector(sharing=sharing, calibration=None).fit(good[:1])
+        assert np.isfinite(detector.calibrate(good[1:]).score_samples(good)).all()
 
 
 def test_same_random_state_gives_the_same_bits(detector, good):
@@ -275,6 +323,7 @@ def test_parameters_that_define_the_model_cannot_change_before_scoring(good, mak
         "crop_size": 32,
         "sigma": 1.0,
         "regularization": 1.0,
+        "sharing": "image",
     }.items():
         fitted = getattr(detector, name)
         detector.set_params(**{name: value})
@@ -302,6 +351,7 @@ def test_scoring_before_fitting_is_refused(good, make_detector, method):
         {"calibration": "sometimes"},
         {"batch_size": 0},
         {"regularization": "much"},
+        {"sharing": "everything"},
     ],
 )
 def test_parameters_are_checked(good, make_detector, parameters):

@@ -30,7 +30,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 # Columns of a row that figures depend on: what `settings_of` tells.
 SETTINGS = (
     "dataset", "backbone", "weights", "layers", "n_features", "projection", "image_size",
-    "crop_size", "regularization", "sigma", "precision", "seed", "resolution", "skpadim_version",
+    "crop_size", "regularization", "sharing", "sigma", "precision", "seed", "resolution",
+    "skpadim_version",
     *(f"{name}_version" for name in _PACKAGES),
 )  # fmt: skip
 
@@ -180,6 +181,7 @@ def in_order(rows: list[dict], order: Callable) -> pd.DataFrame:
 def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) -> dict[str, str]:
     """What figures depend on, as text: settings, "auto" written out, and versions of packages."""
     size, crop = embedder.image_size_, embedder.input_size_
+    regularization = detector.regularization
     return {
         "dataset": dataset,
         "backbone": embedder.backbone_,
@@ -189,7 +191,8 @@ def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) ->
         "projection": detector.projection,
         "image_size": _pixels(size),
         "crop_size": "none" if crop == size else _pixels(crop),
-        "regularization": repr(float(detector.regularization)),
+        "regularization": "auto" if regularization == "auto" else repr(float(regularization)),
+        "sharing": detector.sharing,
         "sigma": repr(float(detector.sigma)),
         "precision": detector.precision,
         "seed": str(seed),

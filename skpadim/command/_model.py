@@ -27,6 +27,8 @@ def make_detector(options, **parameters) -> PadimDetector:
         n_features=None if options.n_features == "all" else options.n_features,
         image_size=size,
         crop_size=None if crop_size == "none" else crop_size,
+        regularization=options.regularization,
+        sharing=options.sharing,
         device=options.device,
         random_state=options.seed,
         verbose=1,

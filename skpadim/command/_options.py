@@ -201,6 +201,19 @@ def _add_model_options(parser, backbone, crop_size):
         help="the centre that is kept, or 'none' for the whole image (default: "
         f"{crop_size or '7/8 of the image size, as in the paper'})",
     )
+    parser.add_argument(
+        "--regularization",
+        type=_number_or_auto,
+        default=0.01,
+        help="added to the diagonal of each covariance, or 'auto' (default: 0.01)",
+    )
+    parser.add_argument(
+        "--sharing",
+        choices=("position", "neighbourhood", "image"),
+        default="position",
+        help="patches that a Gaussian is fitted to: 'neighbourhood' for few images and parts that "
+        "shift, 'image' for textures (default: position)",
+    )
     parser.add_argument("--seed", type=int, default=42, help="random_state (default: 42)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
@@ -213,6 +226,13 @@ def _int_or(*words):
 
     convert.__name__ = f"number, or {' or '.join(words)}"
     return convert
+
+
+def _number_or_auto(text):
+    return text if text == "auto" else float(text)
+
+
+_number_or_auto.__name__ = "number, or auto,"
 
 
 def _size(text):

@@ -109,6 +109,7 @@ def leave_group_out_distances(
     n_samples: int,
     group_size: int,
     regularization: float,
+    step: int = 1,
 ) -> torch.Tensor:
     """Distances of training embeddings to the Gaussians fitted without the sample's whole group.
 
@@ -120,27 +121,28 @@ def leave_group_out_distances(
     matrices", Princeton, 1950) gives, for row j of the group, ``d² = ‖V_j‖² + ‖L⁻¹ Y V_jᵀ‖²``: a
     sum of squares, so no digits are lost where a distance is small.
 
-    The embeddings are whole groups of size k, one after the other, the mean is that of all samples,
-    and `factors` are W: :func:`whitening_factors` with f degrees of freedom, in float64. So is all
-    else: a group can make most of the covariance, and R is a difference.
+    The embeddings are whole groups of size k, one after the other, and from the first of a group on
+    every `step`-th is measured. The mean is that of all samples, and `factors` are W:
+    :func:`whitening_factors` with f degrees of freedom, in float64. So is all else: a group can
+    make most of the covariance, and R is a difference.
     """
     n_rows, n_positions, n_features = embeddings.shape
     rest, degrees_of_freedom = n_samples - group_size, n_samples - group_size - 1
     identity = torch.eye(group_size, dtype=torch.float64, device=embeddings.device)
     unchanged = degrees_of_freedom * (identity - 1 / n_samples)
-    distances = torch.empty_like(embeddings[:, :, 0], memory_format=torch.contiguous_format)
+    distances = embeddings.new_empty((n_rows // step, n_positions))
 
     def measure(block):
         centred = centred_samples(embeddings, mean, block)
         whitened = torch.bmm(centred, matrices_of(factors[block]).mT)
         rows = whitened.reshape(-1, group_size, n_features)  # (positions * groups, k, features)
-        shifted = rows + rows.sum(dim=1, keepdim=True) / rest
+        shifted = rows[:, ::step] + rows.sum(dim=1, keepdim=True) / rest
         lower = cholesky(unchanged - gram_matrices(rows), regularization)
         pivots = lower.diagonal(dim1=1, dim2=2).square()
         check_digits(degrees_of_freedom / pivots, regularization)
         changes = torch.linalg.solve_triangular(lower, torch.bmm(rows, shifted.mT), upper=False)
         squared = shifted.square().sum(dim=2) + changes.square().sum(dim=1)
-        distances[:, block] = squared.sqrt().reshape(-1, n_rows).T.to(distances.dtype)
+        distances[:, block] = squared.sqrt().reshape(-1, len(distances)).T.to(distances.dtype)
 
     n_bytes = 8 * (n_rows * (4 * n_features + 4 * group_size) + n_features**2)
     each_block(measure, n_positions, n_bytes, embeddings.device)
@@ -315,15 +317,19 @@ def check_enough_samples(
     calibration: str | None,
     groups: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    least: int = 2,
 ) -> None:
-    """Raise if too few samples are left without one, or a group; `labels` has the groups' names."""
+    """Raise if fewer than `least` samples are left without one, or without a group.
+
+    `labels` has the groups' names.
+    """
     if calibration != "leave_one_out":
         return
     instead = "set calibration=None and call calibrate with other normal samples."
-    if n_samples < 3:
+    if n_samples <= least:
         raise ValueError(
-            f"calibration='leave_one_out' needs at least 3 training samples, found {n_samples}: "
-            f"give more, or {instead}"
+            f"calibration='leave_one_out' needs at least {least + 1} training samples, found "
+            f"{n_samples}: give more, or {instead}"
         )
     if groups is None:
         return
@@ -336,9 +342,9 @@ def check_enough_samples(
             "calibration='leave_one_out' leaves out whole groups: give samples of at least two "
             f"groups, or {instead}"
         )
-    if n_samples - counts.max() < 2:
+    if n_samples - counts.max() < least:
         raise ValueError(
             f"The group {label!r} has {counts.max()} of the {n_samples} training samples, and "
-            "calibration='leave_one_out' needs at least 2 that are left without it: give samples "
-            f"of more groups, or {instead}"
+            f"calibration='leave_one_out' needs at least {least} that are left without it: give "
+            f"samples of more groups, or {instead}"
         )

@@ -178,7 +178,7 @@ def whitening_factors(
     computed in float64, and stay it if `dtype` has too few digits. A LinAlgError says that a
     covariance is not positive definite, or that float64 has too few digits for it.
     """
-    factors = _new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter.device)
+    factors = new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter.device)
     _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization)
     variances = diagonals(scatter) / degrees_of_freedom
     if not _has_digits(factors, variances, regularization):
@@ -234,7 +234,7 @@ def exact_triangles(rows: torch.Tensor, mean: torch.Tensor, regularization: floa
     1e20 times it, whereas in sums of squares it keeps none beside those of 1e16 times it.
     """
     n_samples, n_positions, n_features = rows.shape
-    factors = _new_factors(n_positions, n_features, torch.float64, rows.device)
+    factors = new_factors(n_positions, n_features, torch.float64, rows.device)
     ridge = torch.eye(n_features, dtype=torch.float64, device=rows.device) * regularization**0.5
 
     def factorise(block):
@@ -257,7 +257,7 @@ def triangles_of_samples(
 ) -> torch.Tensor:
     """As :func:`whitening_factors` of the samples' scatters, of which few are held at a time."""
     n_samples, n_positions, n_features = rows.shape
-    factors = _new_factors(n_positions, n_features, dtype, rows.device)
+    factors = new_factors(n_positions, n_features, dtype, rows.device)
     for block in large_blocks(n_positions, 8 * triangle_size(n_features), rows.device):
         scatter = Moments.of(rows[:, block]).scatter
         _write_inverse_factors(factors[block], scatter, n_samples - 1, regularization)
@@ -279,7 +279,7 @@ def low_rank_factors(
     if with_samples:
         factors = empty((n_positions, n_samples, n_features), dtype, rows.device)
     else:
-        factors = _new_factors(n_positions, n_samples, dtype, rows.device)
+        factors = new_factors(n_positions, n_samples, dtype, rows.device)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
@@ -359,7 +359,7 @@ def low_rank_distances(
     return distances
 
 
-def _new_factors(n_positions, n, dtype, device):
+def new_factors(n_positions, n, dtype, device):
     """Memory for the factors of a :class:`Whitening`."""
     shape = (triangle_size(n),) if device.type == "cpu" else (n, n)
     return empty((n_positions, *shape), dtype, device)
@@ -383,7 +383,7 @@ def _factors_on(factors, device):
     if is_packed == (device.type == "cpu"):
         return factors.to(device)
     n = triangle_rows(factors.shape[1]) if is_packed else factors.shape[1]
-    there = _new_factors(len(factors), n, factors.dtype, device)
+    there = new_factors(len(factors), n, factors.dtype, device)
     for block in large_blocks(len(factors), factors.element_size() * n**2, device):
         part = factors[block]
         there[block] = lower_matrices(part.to(device)) if is_packed else lower_triangles(part)

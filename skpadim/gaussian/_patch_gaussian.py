@@ -23,10 +23,20 @@ from skpadim.calibration._training_samples import (
     sample_digests,
 )
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
-from skpadim.gaussian._leave_one_out import check_enough_samples, training_distances
+from skpadim.gaussian._leave_one_out import check_enough_samples
 from skpadim.gaussian._linalg import blas_threads, symmetric_matrices
-from skpadim.gaussian._mahalanobis import check_scorable, whitening_of
-from skpadim.gaussian._moments import Moments, Samples, state_of
+from skpadim.gaussian._moments import Moments, Samples
+from skpadim.gaussian._sharing import (
+    SHARING,
+    all_pooled_moments,
+    check_shared_scorable,
+    least_pool,
+    pooled_means,
+    shared_training_distances,
+    shared_whitening_of,
+    state_to_share,
+)
+from skpadim.gaussian._shrinkage import chosen_regularization
 
 
 class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
@@ -43,8 +53,20 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    regularization : float, default=0.01
+    regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
+        "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
+        [4]_; the same for all positions), for features of unknown scale; see
+        :attr:`regularization_`. Leave-one-out scores are then those under the number that all
+        samples chose, the one left out included: of n samples, one has little say in it.
+    sharing : {"position", "neighbourhood", "image"}, default="position"
+        Which embeddings a Gaussian is fitted to. "position": those at its position, as in the
+        paper. "neighbourhood": also those at the up to eight positions around, for few images and
+        for parts that shift a little. "image": those at all positions, one Gaussian for all, for
+        textures, where one place is like another; what is kept then is one mean and scatter,
+        whatever the size of the grid. The last two can be fitted to a single image (two with
+        ``calibration="leave_one_out"``, which leaves out all that an image adds).
+        Plain two-dimensional data has one position, and nothing to share.
     contamination : float, default=0.05
         In (0, 0.5]. With ``calibration="training"`` the share of the *training* samples that
         :meth:`predict` calls anomalous, as in scikit-learn; of new normal samples it flags more,
@@ -60,12 +82,15 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         What is kept, and computed with. "full": means and scatters. "low_rank": the samples, whose
         covariance has a rank below their number; the same distances by the Woodbury identity,
         but without bound on the memory. "auto": the samples while there are no more of them than
-        features, then means and scatters; distances are computed in the faster of both ways.
+        features, then means and scatters; distances are computed in the faster of both ways. Where
+        positions share Gaussians, these are pooled, and computed with, as means and scatters.
 
     Attributes
     ----------
+    regularization_ : float
+        What is added to the diagonals: `regularization`, or what "auto" has chosen.
     location_ : ndarray of shape (height, width, n_features) or (n_features,)
-        Mean at each position.
+        Mean of the Gaussian at each position; a read-only view with ``sharing="image"``.
     samples_ : ndarray of shape (n_samples, height, width, n_features) or (n_samples, n_features)
         A copy of the samples, where they are kept.
     n_samples_seen_ : int
@@ -120,6 +145,8 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     .. [2] Woodbury, "Inverting modified matrices", Princeton, 1950.
     .. [3] Bates, Candès, Lei, Romano & Sesia, "Testing for outliers with conformal p-values",
        Annals of Statistics 51, 2023.
+    .. [4] Chen, Wiesel, Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation",
+       IEEE Transactions on Signal Processing 58, 2010.
 
     Examples
     --------
@@ -138,7 +165,8 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "regularization": [Interval(Real, 0, None, closed="left")],
+        "regularization": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "sharing": [StrOptions(set(SHARING))],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "calibration": [StrOptions({"training", "leave_one_out"}), None],
         "solver": [StrOptions({"auto", "full", "low_rank"})],
@@ -151,11 +179,13 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self,
         *,
         regularization=0.01,
+        sharing="position",
         contamination=0.05,
         calibration="training",
         solver="auto",
     ):
         self.regularization = regularization
+        self.sharing = sharing
         self.contamination = contamination
         self.calibration = calibration
         self.solver = solver
@@ -168,7 +198,8 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         ----------
         X : array or tensor of shape (n_samples, height, width, n_features) \
                 or (n_samples, n_features)
-            Embeddings of normal samples, at least two (three for ``"leave_one_out"``).
+            Embeddings of normal samples, at least two (three for ``"leave_one_out"``); one less
+            where positions share Gaussians.
         y : array-like of shape (n_samples,), default=None
             +1 normal, -1 anomalous: samples labelled -1 are left out. With embeddings of images
             also 0 and 1, as :meth:`PadimDetector.fit` reads them; with plain features any other
@@ -185,21 +216,25 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         """
         self._validate_params()
         X, groups, labels = _normal_samples(X, y, groups)
-        embeddings, grid = check_embeddings(self, X, min_samples=2)
-        state = state_of(embeddings, self.solver, copy=True)
-        check_scorable(state, self.regularization)
+        min_samples = 1 if _is_of_images(X) and self.sharing != "position" else 2
+        embeddings, grid = check_embeddings(self, X, min_samples=min_samples)
+        sharing = self._sharing_on(grid)
+        state = state_to_share(embeddings, sharing, self.solver, copy=True)
+        regularization = chosen_regularization(self.regularization, state, sharing, grid)
+        check_shared_scorable(state, sharing, grid, regularization)
         threshold = {}
         if self.calibration is not None:
             groups = groups if self.calibration == "leave_one_out" else None
-            check_enough_samples(state.count, self.calibration, groups, labels)
-            distances = training_distances(
-                state, embeddings, self.regularization, self.calibration, groups
+            least = 2 if least_pool(sharing, grid) == 1 else 1
+            check_enough_samples(len(embeddings), self.calibration, groups, labels, least)
+            distances = shared_training_distances(
+                state, embeddings, sharing, grid, regularization, self.calibration, groups
             )
             scores = -as_numpy(distances.amax(dim=1))
             threshold = self._fitted_threshold(scores, groups)
         digests = sample_digests(embeddings)
         self._record_input(X, grid)
-        self._set_state(state, grid, digests)
+        self._set_state(state, grid, sharing, digests, regularization)
         vars(self).update(threshold)
         return self
 
@@ -229,13 +264,18 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         embeddings, grid = check_embeddings(self, X, min_samples=1, fitted=not first)
         digests = sample_digests(embeddings)
         if first:
+            sharing = self._sharing_on(grid)
             self._record_input(X, grid)
-            state = state_of(embeddings, self.solver, copy=True)
-            return self._set_state(state, grid, digests)
+            state = state_to_share(embeddings, sharing, self.solver, copy=True)
+            return self._set_state(state, grid, sharing, digests)
         # Into new arrays: those from before may be in somebody else's hands.
-        before = self._state(embeddings.device)
+        state, sharing = self._state(embeddings.device).copy(), self._sharing
+        if sharing == "image":
+            state = state.merge(state_to_share(embeddings, sharing, self.solver, copy=False))
+        else:
+            state = state.update(embeddings)
         digests = np.concatenate([self._learned_digests(), digests])
-        return self._set_state(before.copy().update(embeddings), grid, digests)
+        return self._set_state(state, grid, sharing, digests)
 
     @own_torch_state()
     def merge(self, other):
@@ -259,10 +299,15 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
                 f"Only Gaussians of the same shape can be merged: this one has {_layout(self)}, "
                 f"the other has {_layout(other)}."
             )
+        if self._sharing != other._sharing:
+            raise ValueError(
+                "Only Gaussians that are shared alike can be merged: this one was fitted with "
+                f"sharing={self._sharing!r}, the other with {other._sharing!r}."
+            )
         cpu = torch.device("cpu")
         state = self._state(cpu).copy().merge(other._state(cpu))
         digests = np.concatenate([self._learned_digests(), other._learned_digests()])
-        return self._set_state(state, self.location_.shape[:-1], digests)
+        return self._set_state(state, self.location_.shape[:-1], self._sharing, digests)
 
     @own_torch_state()
     def mahalanobis(self, X):
@@ -313,28 +358,38 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
 
     @own_torch_state()
     def get_covariance(self):
-        """Covariance at each position, ``S / (n_samples_seen_ - 1) + regularization * I``.
+        """Covariance at each position, ``S / (n - 1) + regularization_ * I``.
 
-        S is the sum of the outer products of the centred samples. The model holds one triangle of
-        it, or the samples; this is made when it is asked for, in twice the model's memory or more.
+        S is the sum of the outer products of the n centred embeddings that the Gaussian is fitted
+        to: n is `n_samples_seen_`, times the number of positions that share it. The model holds one
+        triangle of it, or the samples; this is made when it is asked for, in twice the model's
+        memory or more.
 
         Returns
         -------
         covariance : ndarray of shape (height, width, n_features, n_features) or \
                 (n_features, n_features), float64
+            With ``sharing="image"`` a read-only view of one matrix.
         """
         check_is_fitted(self)
-        n_features = self.location_.shape[-1]
-        if hasattr(self, "_scatter"):
-            covariance = symmetric_matrices(as_tensor(self._scatter)).numpy()
-            covariance = covariance.reshape(*self.location_.shape, n_features)
+        *grid, n_features = self.location_.shape
+        state = self._state(torch.device("cpu"))
+        if self._sharing == "neighbourhood":
+            covariance = np.empty((self.location_.size // n_features, n_features, n_features))
+            for positions, moments in all_pooled_moments(state, tuple(grid)):
+                matrices = symmetric_matrices(moments.scatter).numpy()
+                covariance[positions] = matrices / max(moments.count - 1, 1)
+        elif isinstance(state, Moments):
+            covariance = symmetric_matrices(state.scatter).numpy() / max(state.count - 1, 1)
         else:
             centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
             with blas_threads(torch.get_num_threads()):
                 covariance = centred.swapaxes(-1, -2) @ centred
-        covariance /= max(self.n_samples_seen_ - 1, 1)
-        covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization
-        return covariance
+            covariance /= max(state.count - 1, 1)
+        covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization_
+        if self._sharing == "image":
+            return np.broadcast_to(covariance[0], (*grid, n_features, n_features))
+        return covariance.reshape(*self.location_.shape, n_features)
 
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""
@@ -344,36 +399,88 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         else:
             validate_data(self, X, skip_check_array=True)
 
+    def _sharing_on(self, grid):
+        """Which positions of a grid share a Gaussian; those of plain features are one."""
+        if not grid or self.sharing == "position":
+            return "position"
+        if self.solver == "low_rank":
+            raise ValueError(
+                f"sharing={self.sharing!r} pools more samples than low rank has any use for: set "
+                "solver='auto', or sharing='position'."
+            )
+        return self.sharing
+
     def _state(self, device):
-        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays."""
+        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays.
+
+        Those of each position, or with ``sharing="image"`` those of all patches.
+        """
+        if self.sharing != self._given_sharing:
+            raise ValueError(
+                f"sharing={self.sharing!r}, but this {type(self).__name__} was fitted with "
+                f"sharing={self._given_sharing!r}: fit it again, or set the parameter back."
+            )
         n_features = self.location_.shape[-1]
         if hasattr(self, "samples_"):
             rows = as_tensor(self.samples_).reshape(self.n_samples_seen_, -1, n_features)
             limit = None if self.solver == "low_rank" else n_features
             return Samples(rows, limit).to(device)
-        return Moments(
-            self.n_samples_seen_,
-            as_tensor(self.location_).reshape(-1, n_features),
-            as_tensor(self._scatter),
-        ).to(device)
+        mean, count = self.location_, self.n_samples_seen_
+        if self._sharing == "image":
+            mean, count = mean[0, 0], count * mean[..., 0].size
+        elif self._sharing == "neighbourhood":
+            mean = self._mean
+        mean = mean.reshape(-1, n_features)
+        return Moments(count, as_tensor(mean), as_tensor(self._scatter)).to(device)
 
-    def _set_state(self, state, grid, digests=None):
-        """Store a state as NumPy arrays and forget the threshold of the model before."""
+    def _set_state(self, state, grid, sharing, digests=None, regularization=None):
+        """Store a state as NumPy arrays and forget the threshold of the model before.
+
+        `regularization` is what "auto" has chosen for the state, if that is known.
+        """
+        if self.regularization == "auto" and regularization is None:
+            regularization = chosen_regularization("auto", state, sharing, grid)
         self._replace_threshold()
-        for attribute in ("_scatter", "samples_", "_training_digests"):
+        for attribute in ("_scatter", "samples_", "_mean", "_training_digests"):
             vars(self).pop(attribute, None)
         if digests is not None:
             self._training_digests = digests
-        mean = state.mean
-        n_features = mean.shape[-1]
-        self.n_samples_seen_ = state.count
-        self.location_ = mean.numpy(force=True).reshape(*grid, n_features)
+        self._sharing, self._given_sharing = sharing, self.sharing
+        mean, count = state.mean, state.count
         if isinstance(state, Samples):
-            self.samples_ = state.rows.numpy(force=True).reshape(-1, *grid, n_features)
+            self.samples_ = state.rows.numpy(force=True).reshape(-1, *grid, mean.shape[-1])
         else:
             self._scatter = state.scatter.numpy(force=True)  # lower triangles
+        if sharing == "neighbourhood":
+            if not isinstance(state, Samples):
+                self._mean = mean.numpy(force=True)
+            mean = pooled_means(mean, grid)
+        location = mean.numpy(force=True)
+        if sharing == "image":
+            count //= int(np.prod(grid))
+            location = np.broadcast_to(location, (*grid, location.shape[-1]))
+        self.n_samples_seen_ = count
+        self.location_ = location.reshape(*grid, location.shape[-1])
+        self._auto_regularization = regularization if self.regularization == "auto" else None
         self._factors = {}
         return self
+
+    @property
+    def regularization_(self):
+        """What is added to the diagonals: `regularization`, or the number that "auto" chose."""
+        check_is_fitted(self)
+        if self.regularization != "auto":
+            return float(self.regularization)
+        chosen = self._auto_regularization
+        if chosen is None:
+            state = self._state(torch.device("cpu"))
+            chosen = chosen_regularization("auto", state, self._sharing, self.location_.shape[:-1])
+        if chosen is None:
+            raise AttributeError(
+                "regularization='auto' has nothing to choose from, of a single sample: give "
+                "partial_fit more."
+            )
+        return chosen
 
     def _learned_digests(self):
         """Digests of the samples that the model has learned from, as far as they are known."""
@@ -389,22 +496,25 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
             if not distances.isfinite().all():
                 raise ValueError(
                     f"X is so far from what {type(self).__name__} has learned, in units of "
-                    f"regularization={self.regularization!r}, that distances overflow {dtype}: "
+                    f"regularization={self.regularization_!r}, that distances overflow {dtype}: "
                     "divide all features by a constant, or use a larger regularization."
                 )
         return distances
 
     def _whitening(self, device, dtype):
         """Factors of the covariances on a device, for products in `dtype`; built on first use."""
-        if self.n_samples_seen_ < 2:
+        grid = self.location_.shape[:-1]
+        if self.n_samples_seen_ < 2 and least_pool(self._sharing, grid) == 1:
             raise ValueError(
                 "The Gaussians have seen n_samples=1: give partial_fit at least one more."
             )
-        key = (device, dtype, self.regularization)
+        regularization = self.regularization_
+        key = (device, dtype, regularization, self.sharing)
         whitening = self._factors.get(key)  # once: another thread may clear it
         if whitening is None:
             try:
-                whitening = whitening_of(self._state(device), self.regularization, dtype)
+                state = self._state(device)
+                whitening = shared_whitening_of(state, self._sharing, grid, regularization, dtype)
             except np.linalg.LinAlgError as error:
                 raise ValueError(
                     f"The Gaussians cannot be scored with, having seen n_samples="
@@ -427,11 +537,14 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         self._factors = {}
 
 
-def new_gaussian(state, grid, regularization) -> PatchGaussian:
-    """An estimator that has learned a state, on a grid of positions; without a threshold."""
-    gaussian = PatchGaussian(regularization=regularization, calibration=None)
+def new_gaussian(state, grid, regularization, sharing="position", chosen=None) -> PatchGaussian:
+    """An estimator that has learned a state, on a grid of positions; without a threshold.
+
+    `chosen` is what "auto" has chosen for the state, if that is known.
+    """
+    gaussian = PatchGaussian(regularization=regularization, sharing=sharing, calibration=None)
     gaussian.n_features_in_ = state.mean.shape[-1]
-    return gaussian._set_state(state, grid)
+    return gaussian._set_state(state, grid, sharing, regularization=chosen)
 
 
 def state_in(gaussian: PatchGaussian, device: torch.device) -> Moments | Samples:

@@ -381,6 +381,17 @@ def test_images_may_have_two_sides(folder, tmp_path):
         assert (detector.image_size, detector.crop_size) == expected
 
 
+def test_what_is_shared_and_added_are_options(folder, tmp_path):
+    model = tmp_path / "m"
+    more = ["--sharing", "neighbourhood", "--regularization"]
+    for text, value in (("auto", "auto"), ("0.1", 0.1)):
+        assert main(["fit", str(folder), "-o", str(model), *SMALL, *more, text]) == 0
+        detector = joblib.load(model)
+        assert (detector.sharing, detector.regularization) == ("neighbourhood", value)
+    with pytest.raises(SystemExit):
+        main(["fit", str(folder), "-o", str(model), *SMALL, *more, "much"])
+
+
 def test_the_limit_of_pixels_is_raised_and_lowered(model, folder, tmp_path, capsys, monkeypatch):
     image = str(folder / "part_000.png")  # 4096 pixels
     for limit, code in (("4095", 1), ("4096", 0), ("none", 0)):

@@ -17,7 +17,13 @@ from skpadim.gaussian._linalg import lower_triangles
 from skpadim.gaussian._mahalanobis import mahalanobis_distances, whitening_factors
 
 
-@parametrize_with_checks([PatchGaussian(), PatchGaussian(regularization=1.0)])
+@parametrize_with_checks(
+    [
+        PatchGaussian(),
+        PatchGaussian(regularization=1.0),
+        PatchGaussian(regularization="auto", sharing="image"),
+    ]
+)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
