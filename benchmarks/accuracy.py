@@ -59,14 +59,17 @@ def table(dataset: str, backbone: str, results: Path, published: pd.DataFrame) -
     ours = read_ours(results / name, dataset, backbone)
     header, columns = ["category"], []
     for figure, title in TITLES.items():
+        if ours is not None:
+            header.append(f"{title}, skpadim")
+            columns.append(with_average(ours, figure))
         of_figure = known[known["figure"] == figure]
         for source in ("paper", "anomalib"):
             values = of_figure[of_figure["source"] == source].set_index("category")["value"]
             if len(values):
                 header.append(f"{title}, {source}")
                 columns.append(values)
-        header.append(f"{title}, skpadim")
-        columns.append(pd.Series(dtype=float) if ours is None else with_average(ours, figure))
+    if not columns:
+        return f"    {command}\n\nNobody with the data has run it yet."
     categories = [*find_dataset(dataset).categories, "Average"]
     rows = [[name, *(cell(column, name) for column in columns)] for name in categories]
     return f"    {command}\n\n{origin(ours)}{lines_of(header, rows)}"

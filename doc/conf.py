@@ -16,7 +16,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
-myst_heading_anchors = 2
+myst_heading_anchors = 3
 autosummary_generate = True
 # Inherited members (scikit-learn's) are listed in the tables, without pages of their own.
 numpydoc_show_class_members = False
