@@ -15,9 +15,13 @@ def normalise(images: np.ndarray) -> torch.Tensor:
     return ((torch.from_numpy(images) / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def fit_anomalib(tensors: torch.Tensor, backbone: str = "resnet18", batch_size=32) -> PadimModel:
+@torch.no_grad()
+def fit_anomalib(
+    tensors: torch.Tensor, backbone: str = "resnet18", batch_size=32, layers=None, n_features=None
+) -> PadimModel:
     """Fit on the tensors' device, with random weights; there is no threshold."""
-    model = PadimModel(backbone, LAYERS, pre_trained=False).to(tensors.device)
+    options = {"pre_trained": False, "n_features": n_features}
+    model = PadimModel(backbone, layers or LAYERS, **options).to(tensors.device)
     model.train()
     model.feature_extractor.eval()
     for batch in tensors.split(batch_size):
