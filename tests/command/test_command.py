@@ -555,6 +555,6 @@ def test_a_reader_that_leaves_early_is_no_error_message(model, folder):
 
 
 def test_warnings_are_lines_of_the_command(folder, tmp_path, capsys):
-    arguments = ["fit", str(folder), "-o", str(tmp_path / "m"), "--image-size", "64"]
+    arguments = ["fit", str(folder), "-o", str(tmp_path / "m"), *SMALL]
     assert main([*arguments, "--contamination", "0.001"]) == 0
     assert "skpadim: warning: 33 normal samples are too few" in capsys.readouterr().err
