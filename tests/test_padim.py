@@ -451,3 +451,14 @@ def test_proportions_are_kept_and_others_refused(make_detector, good, tmp_path, 
         make_detector(keep_aspect_ratio=True).fit([*wide[:2], square])
     with pytest.raises(ValueError, match=r"image_size=\(32, 64\).*a number, the shorter side"):
         make_detector(image_size=(32, 64), keep_aspect_ratio=True).fit(X)
+
+
+def test_other_proportions_are_refused_also_where_their_features_are_kept(
+    make_detector, good, tmp_path
+):
+    wide = [Image.fromarray(image).resize((96, 48)) for image in good]
+    kept = {"memory": tmp_path, "backbone": "filter_bank"}
+    make_detector(image_size=(32, 64), **kept).fit(wide).score_samples(good)
+    detector = make_detector(image_size=32, keep_aspect_ratio=True, **kept).fit(wide)
+    with pytest.raises(ValueError, match="Image 0 is 64 pixels wide.*crop it alike"):
+        detector.score_samples(good)

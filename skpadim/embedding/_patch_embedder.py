@@ -455,7 +455,9 @@ class PatchEmbedder(
         """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
         # An embedder that was fitted without memory knows its network only as far as it is cut.
         network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
-        settings = (network, self.image_size_, self.input_size_, self.precision, device.type)
+        sizes = self.image_size_, self.input_size_
+        # What was kept of images of any proportions would not be refused.
+        settings = (network, *sizes, self.keep_aspect_ratio, self.precision, device.type)
         cache = FeatureCache(self.memory, settings)
         usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
@@ -471,7 +473,7 @@ class PatchEmbedder(
             images,
             [names[layer] for layer in self.layers_],
             int(self.batch_size),
-            (self.image_size_, self.input_size_),
+            sizes,
             compute,
             partial(self._reduce, threads=False),
         )
