@@ -68,16 +68,6 @@ def load(builder, address, number=types.float32) -> Vector:
     return Vector(builder, builder.bitcast(bits, _VECTOR))
 
 
-def load_doubles(builder, address, number=types.float32) -> Vector:
-    """Float32 or float64 numbers that follow each other in memory, as float64."""
-    kind = _REGISTERS[types.float64]
-    if number == types.float64:
-        return load(builder, address, number)
-    floats = ir.VectorType(_FLOAT, kind.count)
-    numbers = builder.load(_pointer(builder, address, floats), align=4)
-    return Vector(builder, builder.fpext(numbers, kind))
-
-
 def load_repeated(builder, address, number=types.float32) -> Vector:
     """The number at an address, in all places."""
     pointer = _pointer(builder, address, _REGISTERS[number].element)
@@ -107,17 +97,6 @@ def store(vector: Vector, address, number=types.float32) -> None:
     rounded = builder.select(is_nan, _constant(_BITS, 0x7FC00000), rounded)
     halves = builder.trunc(builder.lshr(rounded, _constant(_BITS, 16)), _HALVES)
     builder.store(halves, _pointer(builder, address, _HALVES), align=2)
-
-
-def prefetch(builder, address) -> None:
-    """Ask for the memory at an address, which will be read soon."""
-    pointer = _pointer(builder, address, ir.IntType(8))
-    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _INDEX, _INDEX, _INDEX])
-    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-        builder.module, kind, "llvm.prefetch.p0"
-    )
-    to_read, to_all_caches, data = _INDEX(0), _INDEX(3), _INDEX(1)
-    builder.call(function, [pointer, to_read, to_all_caches, data])
 
 
 def step(builder, address, count, size):
