@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import operator
 from contextlib import nullcontext
 from operator import attrgetter
@@ -97,20 +98,41 @@ class _Compiled(nn.Module):
 class RectifiedConv2d(nn.Conv2d):
     """A convolution, then an addition if there is one, then ReLU, all in the memory of the first.
 
-    Weights and other attributes are shared with the `convolution` that it is made of.
+    `limit` is 6 for ReLU6. Weights and other attributes are shared with the `convolution` that it
+    is made of.
     """
 
-    def __init__(self, convolution):
+    def __init__(self, convolution, limit=math.inf):
         nn.Module.__init__(self)
         vars(self).update(vars(convolution))
+        self.limit = limit
+        self.takes_one_step = limit < math.inf and _clips_in_one_step(convolution)
 
     def forward(self, images, added=None):
         """Map images as the convolution does; `added` is added to its outputs."""
+        if self.takes_one_step and images.device.type == "cpu" and added is None:
+            shape = self.padding, self.stride, self.dilation, self.groups
+            limits = "hardtanh", [0.0, self.limit], ""
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            return convolve(images, self.weight, self.bias, *shape, *limits)
         outputs = super().forward(images)
         if added is not None:
             is_alike = added.shape == outputs.shape and added.dtype == outputs.dtype
             outputs = outputs.add_(added) if is_alike else outputs + added
-        return outputs.relu_()
+        return outputs.relu_() if self.limit == math.inf else outputs.clamp_(0, self.limit)
+
+
+def _clips_in_one_step(convolution):
+    """Whether oneDNN can clip the outputs of a convolution as it writes them, NaN aside."""
+    tensors = [tensor for tensor in (convolution.weight, convolution.bias) if tensor is not None]
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # torch's own, for its compiler
+        and not torch.is_autocast_enabled("cpu")
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+        and all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors)
+    )
 
 
 def _called(network, node):
@@ -124,7 +146,7 @@ def _called(network, node):
 def _convolution(network, node):
     """The plain convolution that a node calls, if one node alone sees what it returns."""
     module = _called(network, node)
-    is_plain = type(module) is nn.Conv2d and "rectifies" not in node.meta
+    is_plain = type(module) is nn.Conv2d and "limit" not in node.meta
     return module if is_plain and len(node.users) == 1 else None
 
 
@@ -167,7 +189,8 @@ def _batch_norm_of_function(network, node):
 def _join(network):
     """Let convolutions do the additions and rectifications that follow them."""
     for node in list(network.graph.nodes):
-        if type(_called(network, node)) is not nn.ReLU and node.target not in _RECTIFICATIONS:
+        limit = _limit_of_relu(network, node)
+        if limit is None:
             continue
         (before,) = node.all_input_nodes
         operands = (before,)
@@ -182,10 +205,17 @@ def _join(network):
             joined = network.graph.call_module(
                 convolution.target, (convolution.args[0], *added), {}
             )
-        joined.meta["rectifies"] = True
+        joined.meta["limit"] = limit
         node.replace_all_uses_with(joined)
         for gone in (node, *([before] if before is not convolution else []), convolution):
             network.graph.erase_node(gone)
+
+
+def _limit_of_relu(network, node):
+    """The highest value that a rectification lets through; None for any other node."""
+    if node.target in _RECTIFICATIONS:
+        return math.inf
+    return {nn.ReLU: math.inf, nn.ReLU6: 6.0}.get(type(_called(network, node)))
 
 
 def _is_addition(node):
@@ -230,12 +260,13 @@ def _put_convolutions(network, uses_winograd):
         convolution = network.get_submodule(node.target) if node.op == "call_module" else None
         if type(convolution) is not nn.Conv2d:
             continue
-        rectifies = node.meta.get("rectifies", False)
-        key = convolution, rectifies
-        if key not in made and uses_winograd and can_be_winograd(convolution):
-            made[key] = WinogradConv2d(convolution, rectifies=rectifies)
-        elif key not in made and rectifies:
-            made[key] = RectifiedConv2d(convolution)
+        limit = node.meta.get("limit")
+        key = convolution, limit
+        if key not in made:
+            if uses_winograd and limit in (None, math.inf) and can_be_winograd(convolution):
+                made[key] = WinogradConv2d(convolution, rectifies=limit is not None)
+            elif limit is not None:
+                made[key] = RectifiedConv2d(convolution, limit)
         if key in made:
             _put(network, node, made[key])
 

@@ -129,6 +129,21 @@ def test_what_is_added_may_have_another_shape_and_precision(shape, dtype):
         assert torch.equal(added, before)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("in_one_step", [True, False])
+@pytest.mark.parametrize("added", [None, torch.ones(2, 8, 5, 5)])
+def test_relu6_clips_both_ends(monkeypatch, in_one_step, added):
+    monkeypatch.setattr(_graph, "_clips_in_one_step", lambda convolution: in_one_step)
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=4)
+    images = 50 * torch.randn(2, 4, 9, 9)
+    outputs = convolution(images) + (0 if added is None else added)
+    got = RectifiedConv2d(convolution, limit=6.0)(images, *([] if added is None else [added]))
+    torch.testing.assert_close(got, nn.functional.relu6(outputs), rtol=1e-5, atol=1e-5)
+    assert got.min() == 0
+    assert got.max() == 6
+
+
 @pytest.mark.parametrize("layers", [("conv1", "layer2"), ("layer1.0.bn1", "layer2")])
 def test_a_layer_inside_of_what_would_be_joined_is_given_as_it_is(layers):
     backbone = ModuleBackbone(randomised(resnet18()), layers=layers)
