@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
+from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim._routing import refuse_metadata
 from skpadim._streaming import (
@@ -47,7 +48,7 @@ from skpadim.images._unreadable import UnreadableImageError, warned_of
 from skpadim.metrics._geometry import Window
 
 
-class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
+class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin, BaseEstimator):
     """Find defective images, and where they are defective, after seeing good ones.
 
     PaDiM [1]_: a frozen network turns each image into a grid of patch embeddings; at each
@@ -176,6 +177,10 @@ class PadimDetector(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
     folder, whose images are taken in sorted order.
 
     A fitted detector holds all that scoring needs, the network up to its deepest layer included.
+
+    A pipeline that ends in a detector gives maps by its parts::
+
+        pipeline[-1].anomaly_map(pipeline[:-1].transform(X))
 
     Of many images inspected together, :meth:`predict` flags the share `contamination` of the good
     ones, which may be most of what it flags if few are bad. To bound the share of good ones *among

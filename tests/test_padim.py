@@ -182,6 +182,8 @@ def test_pipeline_scores_as_the_detector_without_smoothing(good, make_detector):
     np.testing.assert_allclose(detector.anomaly_map(good), smoothed, rtol=1e-4)
     np.testing.assert_allclose(pipeline.score_samples(good), -distances.max(axis=(1, 2)))
     assert set(pipeline.predict(good)) <= {-1, 1}
+    maps = pipeline[-1].anomaly_map(pipeline[:-1].transform(good), size=pipeline[0].input_size_)
+    np.testing.assert_allclose(maps, detector.anomaly_map(good), rtol=1e-5)
 
 
 @both_forms
@@ -462,3 +464,8 @@ def test_other_proportions_are_refused_also_where_their_features_are_kept(
     detector = make_detector(image_size=32, keep_aspect_ratio=True, **kept).fit(wide)
     with pytest.raises(ValueError, match="Image 0 is 64 pixels wide.*crop it alike"):
         detector.score_samples(good)
+
+
+@pytest.mark.parametrize("cls", [PadimDetector, PatchEmbedder, PatchGaussian])
+def test_a_notebook_links_to_the_documentation(cls):
+    assert f"/generated/skpadim.{cls.__name__}.html" in cls()._repr_html_()

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, empty, resolve_device
+from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
@@ -41,7 +42,11 @@ from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 
 class PatchEmbedder(
-    VersionedStateMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    VersionedStateMixin,
+    DocumentedMixin,
+    TransformerMixin,
+    BaseEstimator,
+    auto_wrap_output_keys=None,
 ):
     """Turn images into a grid of patch embeddings with a frozen network.
 
@@ -272,6 +277,30 @@ class PatchEmbedder(
         """
         # TransformerMixin's own would pass the result through scikit-learn's set_output.
         return self.fit(X, y).transform(X)
+
+    def get_feature_names_out(self, input_features=None):
+        """Name of each feature of an embedding.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), str objects
+            "layer2_17" for channel 17 of that layer (from 0); with
+            ``projection="semi_orthogonal"``, which mixes them, "patchembedder0" and so on.
+        """
+        check_is_fitted(self)
+        if self.projection == "semi_orthogonal":
+            names = [f"patchembedder{index}" for index in range(self.n_features_out_)]
+        else:
+            names = [
+                f"{layer}_{channel}"
+                for layer, features in self._features.items()
+                for channel in features.channels
+            ]
+        return np.array(names, dtype=object)
 
     def set_output(self, *, transform=None):
         """Choose what :meth:`transform` returns.

@@ -13,6 +13,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
+from skpadim._anomaly_map import anomaly_maps
+from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim._torch_state import own_torch_state
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin
@@ -39,7 +41,7 @@ from skpadim.gaussian._sharing import (
 from skpadim.gaussian._shrinkage import chosen_regularization
 
 
-class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
+class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin, BaseEstimator):
     """A multivariate Gaussian at each patch position, scored by the Mahalanobis distance.
 
     The second half of PaDiM [1]_: from the patch embeddings of normal images it learns, at each
@@ -329,6 +331,37 @@ class PatchGaussian(VersionedStateMixin, CalibratedOutlierMixin, BaseEstimator):
         embeddings, grid = check_embeddings(self, X, min_samples=1, fitted=True)
         distances = self._distances(embeddings).reshape(len(embeddings), *grid)
         return distances if isinstance(X, torch.Tensor) else distances.numpy()
+
+    def anomaly_map(self, X, size, sigma=4.0):
+        """Anomaly map of each image, as :meth:`PadimDetector.anomaly_map` makes it.
+
+        Of a pipeline::
+
+            embeddings = pipeline[:-1].transform(X)
+            maps = pipeline[-1].anomaly_map(embeddings, size=pipeline[0].input_size_)
+
+        Parameters
+        ----------
+        X : array or tensor of shape (n_samples, height, width, n_features)
+        size : (int, int)
+            Height and width of the maps, in pixels.
+        sigma : float, default=4.0
+            Standard deviation of the Gaussian that smooths them, in pixels.
+
+        Returns
+        -------
+        maps : array or tensor of shape (n_samples, *size)
+            Smoothed distances; higher is more anomalous. Their maxima are below the distances that
+            :meth:`score_samples` and the threshold go by.
+        """
+        distances = self.mahalanobis(X)
+        if distances.ndim != 3:
+            raise ValueError(
+                "anomaly_map needs embeddings of images, (n_samples, height, width, n_features); "
+                "this PatchGaussian was fitted to plain features."
+            )
+        maps = anomaly_maps(torch.as_tensor(distances), size, sigma)
+        return maps if isinstance(distances, torch.Tensor) else maps.numpy()
 
     @own_torch_state()
     def score_samples(self, X):

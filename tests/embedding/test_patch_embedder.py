@@ -261,3 +261,19 @@ def test_an_embedder_of_a_gpu_says_once_that_there_is_none(images):
         embeddings = [embedder.transform(images) for _ in range(2)]
     np.testing.assert_array_equal(embeddings, [expected, expected])
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("projection", ["random", "semi_orthogonal"])
+def test_features_have_names(projection):
+    embedder = make_embedder("filter_bank", n_features=9, projection=projection).fit()
+    names = embedder.get_feature_names_out()
+    assert len(set(names)) == len(names) == embedder.n_features_out_
+    if projection == "semi_orthogonal":
+        assert names[0] == "patchembedder0"
+        return
+    every = [
+        f"{layer}_{channel}"
+        for layer in embedder.layers_
+        for channel in range(embedder._network.layers[layer].channels)
+    ]
+    assert names.tolist() == [every[index] for index in embedder.feature_indices_]
