@@ -17,7 +17,7 @@ SCRIPTS = {
     if not path.name.startswith("_")
 }
 # These take the folder of --root, laid out as a category of MVTec AD.
-NEED_ROOT = ("grid_search", "magnetic_tiles", "parity_anomalib", "precision")
+NEED_ROOT = ("grid_search", "magnetic_tiles", "parity_anomalib", "precision", "pyod_vectors")
 TAKE_ROOT = ("false_alarms", "few_images")  # and these do without it too
 ARGUMENTS = {"accuracy": ["--check"]}  # a run of the benchmarks changes no page
 
