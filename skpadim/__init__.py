@@ -10,12 +10,21 @@ if TYPE_CHECKING:
     from skpadim.embedding._patch_embedder import PatchEmbedder
     from skpadim.gaussian._patch_gaussian import PatchGaussian
     from skpadim.images._unreadable import UnreadableImageError
+    from skpadim.plotting.report._report import InspectionReport
 
-__all__ = ["PadimDetector", "PatchEmbedder", "PatchGaussian", "UnreadableImageError", "__version__"]
+__all__ = [
+    "InspectionReport",
+    "PadimDetector",
+    "PatchEmbedder",
+    "PatchGaussian",
+    "UnreadableImageError",
+    "__version__",
+]
 
 # The estimators need torch, which takes seconds to import; skpadim.metrics does not. So they are
 # imported when they are first asked for.
 _HOMES = {
+    "InspectionReport": "skpadim.plotting.report._report",
     "PadimDetector": "skpadim._padim",
     "PatchEmbedder": "skpadim.embedding._patch_embedder",
     "PatchGaussian": "skpadim.gaussian._patch_gaussian",

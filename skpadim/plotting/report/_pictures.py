@@ -1,0 +1,62 @@
+"""An image, its map and its mask as small pictures that a page holds in its text."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, features
+
+from skpadim.images._batches import Images
+from skpadim.images._masks import image_size
+from skpadim.images._read import to_float
+from skpadim.metrics._geometry import Window
+
+# Longer sides, in pixels. Maps are smooth: the page enlarges them.
+_IMAGE, _MAP = 320, 96
+
+
+def small_pictures(
+    images: Images, index: int, anomaly_map: np.ndarray, mask: np.ndarray | None, window: Window
+) -> dict:
+    """The pictures of one image as data URIs, all of the image's proportions."""
+    full = image_size(images.items[index])
+    size = _shrunk(full, _IMAGE)
+    pixels = to_float(images.read(index, size)).permute(1, 2, 0).numpy(force=True)
+    thumbnail = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    codec = "WEBP" if features.check("webp") else "JPEG"
+    return {
+        "height": size[0],
+        "width": size[1],
+        "image": _data_uri(thumbnail, codec, quality=75),
+        "map": _data_uri(_grey_map(anomaly_map, _shrunk(full, _MAP), window), "PNG", optimize=True),
+        "mask": None if mask is None else _data_uri(_small_mask(mask, size), "PNG"),
+    }
+
+
+def _shrunk(size, longest):
+    factor = min(1, longest / max(size))
+    return tuple(max(1, round(side * factor)) for side in size)
+
+
+def _grey_map(anomaly_map, size, window):
+    """255 times the root of each value's share of the highest: fine steps where values are low."""
+    values = np.nan_to_num(window.in_image(anomaly_map, size))
+    # The peak may lie between the pixels: what is flagged must show somewhere.
+    values.flat[values.argmax()] = highest = max(float(anomaly_map.max()), 1e-30)
+    grey = 255 * np.sqrt(np.clip(values, 0, highest) / highest)
+    return Image.fromarray(grey.round().astype(np.uint8))
+
+
+def _small_mask(mask, size):
+    """Of a small defect at least a pixel is left."""
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size[::-1], Image.Resampling.BOX)
+    return grey.point(lambda value: 255 * (value > 0)).convert("1")
+
+
+def _data_uri(image, codec, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, codec, **options)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{codec.lower()};base64,{text}"

@@ -1,0 +1,99 @@
+"""What the page says of a detector and its scores, in words."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from skpadim._padim import PadimDetector
+from skpadim._version import __version__
+from skpadim.calibration._conformal import conformal_p_values
+from skpadim.plotting.report._inspection import Inspection
+
+_METRICS = {
+    "image_roc_auc": ("Image AUROC", "share of pairs in which the defective image scores higher"),
+    "image_f1_max": ("Image F1", "at the threshold that is best for these very images"),
+    "pixel_roc_auc": ("Pixel AUROC", "share of pairs in which the defective pixel scores higher"),
+    "aupro_0.3": ("AUPRO", "overlap with each region, up to 30 % false positives"),
+}
+_FEWEST = 10  # images that a drift is looked for in
+_RARE = 0.01  # p-value below which it is told
+
+
+def odds(p_value: float, smallest: float) -> str:
+    """A p-value as one good part in so many."""
+    if p_value > 0.5:
+        return "most good parts look at least this odd"
+    few = "at most " if p_value <= smallest else ""
+    return f"{few}1 good part in {1 / p_value:.0f} looks this odd"
+
+
+def calibration_shares(detector: PadimDetector) -> dict | None:
+    """Anomaly scores of good images, descending; share of new ones above, with i of these above."""
+    if not hasattr(detector, "calibration_scores_"):
+        return None
+    ordered = np.sort(detector.calibration_scores_)
+    # With none above there is still the new image itself.
+    steps = np.append(np.nextafter(ordered[0], -np.inf), ordered)
+    shares = conformal_p_values(steps, detector.calibration_scores_, detector.calibration_groups_)
+    return {"scores": (-ordered).tolist(), "shares": shares.tolist()}
+
+
+def drift(detector: PadimDetector, found: Inspection) -> str | None:
+    """Whether good images score as those did that the threshold comes from."""
+    labelled = bool(found.rows) and found.rows[0]["good"] is not None
+    scores = found.scores[found.good] if labelled else found.scores
+    if not hasattr(detector, "calibration_scores_") or len(scores) < _FEWEST:
+        return None
+    before = -detector.calibration_scores_
+    test = mannwhitneyu(scores, before)
+    who = f"The {len(scores)} good images" if labelled else f"All {len(scores)} images"
+    figures = (
+        f"median {np.median(scores):.4g} against {np.median(before):.4g}, Mann-Whitney "
+        f"p {'< 0.001' if test.pvalue < 0.001 else f'= {test.pvalue:.2g}'}"
+    )
+    unknown = "" if labelled else " Which of them are good is not known: defects raise scores too."
+    if test.pvalue >= _RARE:
+        return f"No drift is seen: {who[0].lower()}{who[1:]} score as the {len(before)} good ones "\
+            f"that the threshold comes from ({figures}).{unknown}"
+    way = "higher" if test.statistic > scores.size * before.size / 2 else "lower"
+    return (
+        f"Drift: {who[0].lower()}{who[1:]} score {way} than the {len(before)} good ones that the "
+        f"threshold comes from ({figures}).{unknown} If light, camera or parts have changed, "
+        "calibrate with new good images, or fit again."
+    )
+
+
+def metric_rows(values: dict[str, float]) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of the metrics that there are."""
+    return [
+        (name, f"{values[key]:.3f}", meaning)
+        for key, (name, meaning) in _METRICS.items()
+        if np.isfinite(values.get(key, np.nan))
+    ]
+
+
+def about(detector: PadimDetector) -> list[tuple[str, dict[str, str]]]:
+    """Tables of what was learned, of the parameters and of the versions."""
+    embedder = detector.embedder_
+    learned = {
+        "backbone": detector.backbone_,
+        "licence of its weights": getattr(embedder._network, "license", None) or "not known",
+        "layers": ", ".join(detector.layers_),
+        "training images": detector.n_samples_seen_,
+        "pixels that the network sees": "{} x {}".format(*embedder.input_size_),
+        "positions": "{} x {}".format(*embedder.grid_),
+        "features": embedder.n_features_out_,
+        "regularization": f"{detector.regularization_:.4g}",
+        "threshold": -detector.offset_ if hasattr(detector, "offset_") else "none",
+    }
+    packages = {name: version(name) for name in ("torch", "scikit-learn", "numpy")}
+    versions = {"skpadim": __version__, **packages, "Python": platform.python_version()}
+    tables = {"Model": learned, "Parameters": detector.get_params(), "Versions": versions}
+    return [
+        (title, {key: value if isinstance(value, str) else repr(value) for key, value in t.items()})
+        for title, t in tables.items()
+    ]
