@@ -19,6 +19,7 @@ from skpadim._padim import PadimDetector
 from skpadim.command._map_files import colour_map
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
+from skpadim.plotting import InspectionReport
 
 PARTS = ("capsule", "leather")  # an object and a texture
 N_TRAIN, N_GOOD, N_DEFECTIVE = 80, 40, 40
@@ -29,7 +30,7 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     start = time.perf_counter()
     # At once, whatever buffers there are.
     tell = partial(print, file=sys.stderr, flush=True) if verbose else lambda text: None
-    tables, pictures, n_flagged = [], [], 0
+    tables, pictures, n_flagged, report = [], [], 0, None
     for part in PARTS:
         tell(f"{part}: drawing {N_TRAIN} good ones to learn from")
         train = make_defects(N_TRAIN, 0, part=part, random_state=0)
@@ -44,6 +45,9 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
         scores = -maps.max(axis=(1, 2))
         labels = np.where(scores >= detector.offset_, 1, -1)
         masks = _to_model_size(test.masks, detector)
+        report = report or InspectionReport(
+            detector, test.data, test.target, test.masks, kinds=test.kinds
+        )
         tables.append(_tabulate(part, test.kinds, maps, scores, labels, masks))
         pictures.append(_draw(part, test, maps, scores, labels, masks, detector))
         n_flagged += (labels[test.kinds == "good"] < 0).sum()
@@ -57,12 +61,19 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     print(f"Good ones flagged: {n_flagged} of {N_GOOD * len(PARTS)} (5 % asked for).")
     with written_whole(output) as file:
         _beside(pictures).save(file, format=registered_extensions().get(output.suffix, "PNG"))
+    page = output.with_suffix(".html")
+    tell(f"{PARTS[0]}: writing the report")
+    report.write_html(page)
     seconds = time.perf_counter() - start
-    print(f"{seconds:.0f} s in all. Images, anomaly maps and masks side by side: {output}")
+    print(
+        f"{seconds:.0f} s in all. Images, anomaly maps and masks side by side: {output}\n"
+        f"The {PARTS[0]}s with the threshold on a slider, to open in a browser: {page}"
+    )
     print(
         "Next, on pictures of your own:\n"
         "  skpadim fit FOLDER_OF_GOOD_IMAGES -o model.joblib\n"
-        "  skpadim score model.joblib FOLDER --maps maps/"
+        "  skpadim score model.joblib FOLDER --maps maps/\n"
+        "  skpadim report model.joblib FOLDER -o report.html"
     )
     return table
 

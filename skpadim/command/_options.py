@@ -9,6 +9,7 @@ from skpadim._files import check_output_file
 from skpadim._version import __version__
 from skpadim.command._benchmark import run_benchmark_command
 from skpadim.command._fit import run_fit
+from skpadim.command._report import add_report_options, run_report
 from skpadim.command._score import run_score
 
 _EXIT_CODES = """\
@@ -70,7 +71,11 @@ def _parser():
         "demo", _run_demo, help="fit and score generated parts; nothing is downloaded"
     )
     demo.add_argument(
-        "-o", "--output", type=Path, default=Path("skpadim-demo.png"), help="picture to write"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("skpadim-demo.png"),
+        help="picture to write; the report, in HTML, gets its name too",
     )
 
     fit = add_command("fit", run_fit, help="learn from good images")
@@ -113,6 +118,16 @@ def _parser():
         "--maps", type=Path, help="folder for the anomaly maps: .tiff (values), .png (to look at)"
     )
     score.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+    report = add_command(
+        "report",
+        run_report,
+        help="write a page of what a model finds, with its threshold to try out",
+        description="Score images and write one HTML file: the threshold on a slider, what follows "
+        "from it, and the images, the most anomalous first. It needs no network.",
+    )
+    add_report_options(report)
+    _add_error_options(report)
 
     benchmark = add_command(
         "benchmark",
@@ -249,7 +264,8 @@ _size_or_none.__name__ = "number of pixels, or two, or none,"
 
 
 def _run_demo(options):
-    check_output_file(options.output)
+    for path in (options.output, options.output.with_suffix(".html")):
+        check_output_file(path)
     from skpadim.command._demo import run_demo
 
     run_demo(options.output)

@@ -20,6 +20,7 @@ from skpadim.plotting.report._pictures import small_pictures
 class Inspection:
     """What is known of the images after the pass; one row for each that could be read."""
 
+    labelled: bool
     rows: list[dict] = field(default_factory=list)  # name, kind, good, score; and the pictures
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # name, problem
     unmasked: list[str] = field(default_factory=list)  # names of defective images without a mask
@@ -41,7 +42,7 @@ def inspect(
 ) -> Inspection:
     """Score images; labels are +1 and -1, kinds and masks one an image, all or None."""
     images, names = Images(items), _names(items)
-    result, metrics, vanished = Inspection(), PixelMetrics(exact=False), []
+    result, metrics, vanished = Inspection(labels is not None), PixelMetrics(exact=False), []
     window = Window.of(detector, detector.embedder_.input_size_)
     index = -1
     for maps, errors in iter_maps_and_errors(detector, images.items, on_error):
@@ -73,7 +74,7 @@ def inspect(
             row |= small_pictures(images, index, anomaly_map, shown, window)
             result.rows.append(row)
     warn_of_vanished(vanished)
-    if labels is not None:
+    if result.labelled:
         result.metrics = image_values(~result.good, result.scores)
         if any(row["mask"] for row in result.rows) and result.good.any():
             result.metrics = metrics.compute() | result.metrics

@@ -26,6 +26,7 @@ from skpadim.plotting.report._words import (
     calibration_shares,
     drift,
     metric_rows,
+    notes,
     odds,
 )
 
@@ -60,6 +61,11 @@ class InspectionReport:
         them in the report.
     model : str or path, default="model.joblib"
         The detector's file, as the command that sets the chosen threshold names it.
+
+    Attributes
+    ----------
+    unreadable : list of (str, str)
+        Names of the images that could not be read, with what is wrong with each.
 
     Raises
     ------
@@ -172,6 +178,11 @@ class InspectionReport:
             f'srcdoc="{page}"></iframe>'
         )
 
+    @property
+    def unreadable(self):
+        """Images that could not be read."""
+        return self._found.unreadable
+
     @cached_property
     def _found(self) -> Inspection:
         """The one pass over the images."""
@@ -182,7 +193,7 @@ class InspectionReport:
     def _render(self, n_shown=None):
         found, detector = self._found, self.detector
         threshold = -detector.offset_ if hasattr(detector, "offset_") else None
-        good = np.ones(len(found.rows), bool) if self._labels is None else found.good
+        good = found.good if found.labelled else np.ones(len(found.rows), bool)
         start = found.scores[good if good.any() else ~good].max(initial=0)
         calibration = calibration_shares(detector)
         rows = sorted(found.rows, key=lambda row: -row["score"])
@@ -194,18 +205,20 @@ class InspectionReport:
             for row, p_value in zip(rows, p_values, strict=True):
                 row["odds"] = odds(p_value, calibration["shares"][0])
         hidden = dict.fromkeys(("image", "map", "mask"))
-        rows = [row if n_shown is None or i < n_shown else row | hidden for i, row in enumerate(rows)]
+        rows = [
+            row if n_shown is None or i < n_shown else row | hidden for i, row in enumerate(rows)
+        ]
         return render(
             {
                 "title": "Inspection report",
-                "labelled": self._labels is not None,
-                "masked": self._masks is not None,
+                "labelled": found.labelled,
                 "threshold": threshold,
                 "start": float(start) if threshold is None else threshold,
                 "calibration": calibration,
                 # From the threshold on, to twice the threshold.
                 "colours": map_colours(np.linspace(1.0001, 2, 64)[None], 1.0)[0].tolist(),
                 "rows": rows,
+                "notes": notes(detector, found, self._masks is not None),
                 "unreadable": found.unreadable,
                 "unmasked": found.unmasked,
                 "metrics": metric_rows(found.metrics),

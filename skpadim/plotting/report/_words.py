@@ -44,7 +44,7 @@ def calibration_shares(detector: PadimDetector) -> dict | None:
 
 def drift(detector: PadimDetector, found: Inspection) -> str | None:
     """Whether good images score as those did that the threshold comes from."""
-    labelled = bool(found.rows) and found.rows[0]["good"] is not None
+    labelled = found.labelled
     scores = found.scores[found.good] if labelled else found.scores
     if not hasattr(detector, "calibration_scores_") or len(scores) < _FEWEST:
         return None
@@ -57,14 +57,37 @@ def drift(detector: PadimDetector, found: Inspection) -> str | None:
     )
     unknown = "" if labelled else " Which of them are good is not known: defects raise scores too."
     if test.pvalue >= _RARE:
-        return f"No drift is seen: {who[0].lower()}{who[1:]} score as the {len(before)} good ones "\
+        return (
+            f"No drift is seen: {who[0].lower()}{who[1:]} score as the {len(before)} good ones "
             f"that the threshold comes from ({figures}).{unknown}"
+        )
     way = "higher" if test.statistic > scores.size * before.size / 2 else "lower"
     return (
         f"Drift: {who[0].lower()}{who[1:]} score {way} than the {len(before)} good ones that the "
         f"threshold comes from ({figures}).{unknown} If light, camera or parts have changed, "
         "calibrate with new good images, or fit again."
     )
+
+
+def notes(detector: PadimDetector, found: Inspection, masked: bool) -> list[str]:
+    """What a reader should know before the figures."""
+    labelled, embedder, texts = found.labelled, detector.embedder_, []
+    if not hasattr(detector, "offset_"):
+        which = "good images" if labelled and found.good.any() else "images"
+        texts.append(
+            "The model has no threshold of its own. The slider begins at the highest score of "
+            f"the {which}."
+        )
+    if embedder.input_size_ != embedder.image_size_:
+        texts.append(
+            "The model inspects the centre of each image only, {} x {} of {} x {} pixels.".format(
+                *embedder.input_size_, *embedder.image_size_
+            )
+        )
+    if labelled and not masked:
+        texts.append("No masks are given: there are no metrics of pixels.")
+    text = drift(detector, found) or ""
+    return texts + [text] * text.startswith("Drift")
 
 
 def metric_rows(values: dict[str, float]) -> list[tuple[str, str, str]]:
@@ -92,7 +115,7 @@ def about(detector: PadimDetector) -> list[tuple[str, dict[str, str]]]:
     }
     packages = {name: version(name) for name in ("torch", "scikit-learn", "numpy")}
     versions = {"skpadim": __version__, **packages, "Python": platform.python_version()}
-    tables = {"Model": learned, "Parameters": detector.get_params(), "Versions": versions}
+    tables = {"Fit": learned, "Parameters": detector.get_params(), "Versions": versions}
     return [
         (title, {key: value if isinstance(value, str) else repr(value) for key, value in t.items()})
         for title, t in tables.items()

@@ -66,7 +66,6 @@ function tell() {
     return make("div", { className: (verdict ?? "").replace(" ", "-") }, cell("dt", name), figure);
   }));
   $("number").value = short(threshold);
-  $("number").setAttribute("aria-describedby", "expected");
   slider.setAttribute("aria-valuetext", `${short(threshold)}, ${flagged} flagged`);
   $("expected").textContent = expected();
   $("shell").textContent = data.command + threshold;
@@ -147,7 +146,8 @@ function placeLine() {
 
 // ---- pictures: grey values of a map, 255 at the image's score, become colours above the threshold
 const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-const TRUTH = [[255, 255, 255], [0, 92, 190]];
+const EDGE = data.colours[Math.floor(0.6 * data.colours.length)];
+const TRUTH = [[255, 255, 255], [0, 120, 255]]; // dashes, seen on light and dark
 
 async function greys(uri, width, height) {
   const image = new Image();
@@ -165,47 +165,50 @@ async function load(row, width, height) {
   return { row, width, height, map, mask: row.mask && await greys(row.mask, width, height) };
 }
 
+const packed = ([red, green, blue], alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+
 function paint(canvas, { row, width, height, map, mask }, line) {
   Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  const picture = context.createImageData(width, height);
   const level = row.score > threshold ? 255 * Math.sqrt(threshold / row.score) : 255;
+  const last = data.colours.length - 1;
+  const colours = Uint32Array.from({ length: 256 }, (_, grey) => {
+    if (grey <= level) return 0; // transparent
+    const above = (row.score * (grey / 255) ** 2) / threshold - 1; // 0 at the threshold, 1 at twice of it
+    return packed(data.colours[Math.max(0, Math.min(last, Math.round(above * last)))], 255 * opacity);
+  });
+  const edge = packed(EDGE, 255), truth = TRUTH.map((colour) => packed(colour, 255));
   const onEdge = (grey, limit, i) => {
     const column = i % width;
     return column < line || column >= width - line || !(grey[i - line] > limit && grey[i + line] > limit
       && grey[i - line * width] > limit && grey[i + line * width] > limit);
   };
-  const put = (i, colour, alpha) => picture.data.set([...colour, alpha], 4 * i);
-  const colours = Array.from({ length: 256 }, (_, grey) => {
-    const times = (row.score * (grey / 255) ** 2) / threshold; // 1 at the threshold
-    return data.colours[Math.max(0, Math.min(data.colours.length - 1, Math.round((times - 1) * (data.colours.length - 1))))];
-  });
-  for (let i = 0; i < map.length; i++) {
-    if (map[i] > level) onEdge(map, level, i) ? put(i, data.colours[40], 255) : put(i, colours[map[i]], 255 * opacity);
-    if (mask && mask[i] > 127 && onEdge(mask, 127, i)) {
-      put(i, TRUTH[(((i % width) + Math.floor(i / width)) / (4 * line)) & 1], 255);
-    }
+  const pixels = new Uint32Array(width * height);
+  for (let i = 0; i < pixels.length; i++) {
+    if (map[i] > level) pixels[i] = onEdge(map, level, i) ? edge : colours[map[i]];
+    if (mask && mask[i] > 127 && onEdge(mask, 127, i)) pixels[i] = truth[(((i % width) + i / width) / (4 * line)) & 1];
   }
-  context.putImageData(picture, 0, 0);
+  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
 }
 
 // ---- gallery: decoded while near the screen, and let go again
 const shown = rows.filter((row) => row.image);
 const near = new Set();
-const watch = new IntersectionObserver(async (entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const row = target.row;
-    if (!isIntersecting) {
-      near.delete(row);
-      row.layers = null;
-      row.canvas.width = 0;
-      continue;
-    }
-    near.add(row);
-    row.layers = await load(row, row.width, row.height);
-    if (near.has(row)) paint(row.canvas, row.layers, 2);
-  }
+const watch = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) (isIntersecting ? show : hide)(target.row);
 }, { rootMargin: "300px" });
+
+async function show(row) {
+  near.add(row);
+  await new Promise(requestAnimationFrame);
+  if (!near.has(row)) return; // scrolled past
+  row.layers = await load(row, row.width, row.height);
+  near.has(row) ? paint(row.canvas, row.layers, 2) : hide(row);
+}
+function hide(row) {
+  near.delete(row);
+  row.layers = null;
+  row.canvas.width = 0;
+}
 
 let asked = false;
 function repaint() {
@@ -325,20 +328,20 @@ $("verdict").append(...Object.keys(VERDICTS).map((name) => option(name)));
 $("tables").hidden = !data.labelled;
 $("metrics-section").hidden = !data.metrics.length;
 $("truth-legend").hidden = !rows.some((row) => row.mask);
+$("edge").style.border = `2px solid rgb(${EDGE})`;
+$("truth").style.border = `2px dashed rgb(${TRUTH[1]})`;
 $("ramp").style.background = `linear-gradient(90deg, ${data.colours.map((c) => `rgb(${c})`).join(",")})`;
 const legend = (name, text) => make("li", {}, make("i", { className: `swatch ${name}` }), text);
 $("legend").append(legend("good", data.labelled ? `good (${nGood})` : `images (${rows.length})`));
 if (data.labelled) $("legend").append(legend("bad", `defective (${rows.length - nGood})`));
-if (data.calibration) $("legend").append(legend("left-out", `left out of training (${data.calibration.scores.length}), to scale`));
+if (data.calibration) $("legend").append(legend("left-out", `left out of training (${data.calibration.scores.length}), scaled`));
 for (const [name, value, meaning] of data.metrics) {
   $("metrics").append(make("div", {}, cell("dt", name), cell("dd", value), cell("p", meaning)));
 }
 
 const list = (title, lines) => make("details", {}, cell("summary", title), make("ul", {}, ...lines.map((text) => cell("li", text))));
 const note = (...content) => $("notes").append(make("li", {}, ...content));
-if (data.threshold === null) {
-  note(`The model has no threshold of its own. The slider begins at the highest score of the ${nGood ? "good " : ""}images.`);
-}
+for (const text of data.notes) note(text);
 if (data.unreadable.length) {
   const names = data.unreadable.map(([name, problem]) => `${name} ${problem}`);
   note(list(`${count(names.length, "image")} could not be read, and ${names.length === 1 ? "has" : "have"} no score`, names));
@@ -347,12 +350,10 @@ if (data.unmasked.length) {
   const names = data.unmasked;
   note(list(`${count(names.length, "defective image")} without a mask: not in the metrics of pixels`, names));
 }
-if (data.labelled && !data.masked) note("No masks are given: nothing is said of pixels.");
-if (data.drift?.startsWith("Drift")) note(data.drift);
 $("drift").textContent = data.drift ?? "";
 for (const [title, table] of data.about) {
   const lines = Object.entries(table).map(([name, value]) => make("tr", {}, cell("th", name, { scope: "row" }), cell("td", value)));
-  $("about").append(make("details", { open: title === "Model" }, cell("summary", title), make("table", {}, make("tbody", {}, ...lines))));
+  $("about").append(make("details", { open: title === "Fit" }, cell("summary", title), make("table", {}, make("tbody", {}, ...lines))));
 }
 
 rows.forEach((row) => row.image && makeCard(row));

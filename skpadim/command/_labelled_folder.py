@@ -1,0 +1,66 @@
+"""Which images of a folder are good, of what kind the others are, and their masks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from skpadim.datasets._layout import GOOD, assign_masks, images_in, subfolders
+from skpadim.images._files import list_images
+
+_GOOD_NAMES = (GOOD, "ok", "normal")
+_MASKS = "ground_truth"
+
+
+class LabelledImages(NamedTuple):
+    """Images of known kinds."""
+
+    paths: list[str]
+    kinds: list[str]  # "good", or the name of the folder
+    y: list[int]  # +1 good, -1 defective
+    masks: list[str | None] | None  # of defective images; None if there are none at all
+
+
+def labelled_images(folder: Path, masks: Path | None = None) -> LabelledImages | None:
+    """Images whose folders are named as their kinds; None without a folder of good images."""
+    if not _good_in(folder) and (folder / "test").is_dir() and _good_in(folder / "test"):
+        folder = folder / "test"  # of a category of MVTec AD
+    good = _good_in(folder)
+    if not good:
+        if masks is not None:
+            raise ValueError(
+                f"--masks {masks}: {folder} has no folder {', '.join(_GOOD_NAMES)}, so it is not "
+                "known which images are good. Put the images into folders named as their kinds."
+            )
+        return None
+    if loose := images_in(folder):
+        warnings.warn(
+            f"{len(loose)} images right in {folder} are left out: they are in no folder of a kind.",
+            stacklevel=2,
+        )
+    beside = [path / _MASKS for path in (folder.absolute().parent, folder)]
+    masks = masks or next((path for path in beside if path.is_dir()), None)
+    names = [name for name in subfolders(folder) if folder / name not in (masks, *beside)]
+    found = [(str(path), name) for name in names for path in list_images(folder / name)]
+    paths = [path for path, _ in found]
+    kinds = [GOOD if name in good else name for _, name in found]
+    y = [1 if kind == GOOD else -1 for kind in kinds]
+    return LabelledImages(paths, kinds, y, None if masks is None else _find_masks(paths, y, masks))
+
+
+def _good_in(folder):
+    return [name for name in subfolders(folder) if name.lower() in _GOOD_NAMES]
+
+
+def _find_masks(paths, y, folder):
+    """A mask of each defective image, or None where there is none."""
+    bad = [index for index, label in enumerate(y) if label < 0]
+    masks = [os.fspath(path) for path in list_images(folder)]
+    result: list[str | None] = [None] * len(paths)
+    for index, found in zip(bad, assign_masks([paths[i] for i in bad], masks), strict=True):
+        if len(found) > 1:
+            raise ValueError(f"{paths[index]} has {len(found)} masks: {', '.join(sorted(found))}.")
+        result[index] = found[0] if found else None
+    return result
