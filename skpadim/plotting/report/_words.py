@@ -50,21 +50,22 @@ def drift(detector: PadimDetector, found: Inspection) -> str | None:
         return None
     before = -detector.calibration_scores_
     test = mannwhitneyu(scores, before)
-    who = f"The {len(scores)} good images" if labelled else f"All {len(scores)} images"
+    who = f"the {len(scores)} good images" if labelled else f"all {len(scores)} images"
     figures = (
         f"median {np.median(scores):.4g} against {np.median(before):.4g}, Mann-Whitney "
         f"p {'< 0.001' if test.pvalue < 0.001 else f'= {test.pvalue:.2g}'}"
     )
     unknown = "" if labelled else " Which of them are good is not known: defects raise scores too."
+    as_before = f"the {len(before)} good ones that the threshold comes from ({figures}).{unknown}"
     if test.pvalue >= _RARE:
+        return f"No drift is seen: {who} score as {as_before}"
+    if test.statistic < len(scores) * len(before) / 2:
         return (
-            f"No drift is seen: {who[0].lower()}{who[1:]} score as the {len(before)} good ones "
-            f"that the threshold comes from ({figures}).{unknown}"
+            f"Drift: {who} score lower than {as_before} Either the model has learned from some of "
+            "these images, which says little of new ones, or light, camera or parts have changed."
         )
-    way = "higher" if test.statistic > scores.size * before.size / 2 else "lower"
     return (
-        f"Drift: {who[0].lower()}{who[1:]} score {way} than the {len(before)} good ones that the "
-        f"threshold comes from ({figures}).{unknown} If light, camera or parts have changed, "
+        f"Drift: {who} score higher than {as_before} If light, camera or parts have changed, "
         "calibrate with new good images, or fit again."
     )
 

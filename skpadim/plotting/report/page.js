@@ -156,12 +156,17 @@ async function greys(uri, width, height) {
   Object.assign(pen.canvas, { width, height });
   pen.imageSmoothingQuality = "high";
   pen.drawImage(image, 0, 0, width, height);
-  return pen.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0);
+  const pixels = pen.getImageData(0, 0, width, height).data;
+  const grey = new Uint8Array(width * height);
+  for (let i = 0; i < grey.length; i++) grey[i] = pixels[4 * i];
+  return grey;
 }
 
 async function load(row, width, height) {
   const map = await greys(row.map, width, height);
-  map[map.indexOf(map.reduce((a, b) => Math.max(a, b), 0))] = 255; // the peak, as the score says
+  let peak = 0;
+  for (let i = 0; i < map.length; i++) if (map[i] > map[peak]) peak = i;
+  map[peak] = 255; // as the score says
   return { row, width, height, map, mask: row.mask && await greys(row.mask, width, height) };
 }
 
