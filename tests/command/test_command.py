@@ -58,6 +58,8 @@ def test_demo_finds_the_defects_offline(tmp_path, capsys, offline, monkeypatch):
     assert min(float(auroc) for row in rows for auroc in row[-2:]) > 0.85
     assert str(tmp_path / "demo.png") in printed
     assert "skpadim fit" in printed
+    assert f"in a browser: {tmp_path / 'demo.html'}" in printed
+    assert "<!DOCTYPE html>" in (tmp_path / "demo.html").read_text(encoding="utf-8")
     with Image.open(tmp_path / "demo.png") as picture:
         assert picture.width > 6 * 224
         assert picture.height > 4 * 224
@@ -106,6 +108,8 @@ def test_scores_go_to_the_standard_output_by_default(model, folder, capsys):
         (["score", "m", "{folder}", "--maps", "{folder}/maps"], "would be taken for images"),
         (["score", "m", "{folder}", "--maps", "{tmp}/list.joblib"], "is a file; give the name"),
         (["score", "{folder}/part_000.png", "{folder}"], "cannot be read as a model"),
+        (["report", "{tmp}/nowhere", "{folder}", "-o", "{tmp}/r"], "nowhere is not a file"),
+        (["report", "m", "{folder}", "-o", "{tmp}/empty"], "is a folder; give the name of a file"),
         (["score", "{tmp}/list.joblib", "{folder}"], "holds a list, not a PadimDetector"),
     ],
 )
