@@ -326,22 +326,22 @@ def test_regions_are_coloured_above_the_threshold_alone(page, scores):
     def n_drawn():
         """Pixels of the first map that are not transparent, once it is drawn."""
         canvas.scroll_into_view_if_needed()
-        wait_until(page, lambda: canvas.evaluate("canvas => canvas.width") == 64)
+        wait_until(page, lambda: canvas.evaluate("canvas => canvas.width") == 320)
         return canvas.evaluate(
             """canvas => {
-                const copy = new OffscreenCanvas(64, 48).getContext("2d");
+                const copy = new OffscreenCanvas(320, 240).getContext("2d");
                 copy.drawImage(canvas, 0, 0);
-                const pixels = copy.getImageData(0, 0, 64, 48).data;
+                const pixels = copy.getImageData(0, 0, 320, 240).data;
                 return pixels.filter((value, i) => i % 4 === 3 && value).length;
             }"""
         )
 
     of_model = n_drawn()
-    assert 0 < of_model < 64 * 48 / 2
+    assert 0 < of_model < 320 * 240 / 2
     set_threshold(page, scores.max())  # of the mask the outline is left
     wait_until(page, lambda: 0 < n_drawn() < of_model)
     set_threshold(page, scores.min() / 2)
-    wait_until(page, lambda: n_drawn() > 64 * 48 / 2)
+    wait_until(page, lambda: n_drawn() > 320 * 240 / 2)
 
 
 def test_an_image_is_enlarged_by_keyboard_and_closed(page):

@@ -9,10 +9,13 @@ import json
 from functools import cache
 from importlib.resources import files
 
+_SCRIPTS = ("threshold", "histogram", "pictures", "gallery", "page")  # one after the other
+
 
 def render(data: dict) -> str:
     """The page as HTML. All that `data` holds is shown as text, whatever it looks like."""
-    template, style, script = map(_read, ("page.html", "page.css", "page.js"))
+    template, style = _read("page.html"), _read("page.css")
+    script = "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
     parts = {
         "TITLE": html.escape(data["title"]),
         "STYLE": style,
