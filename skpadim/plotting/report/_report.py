@@ -166,7 +166,7 @@ class InspectionReport:
             part.write_bytes(page.encode())
 
     def open(self):
-        """Write the page to a temporary file and show it in the browser."""
+        """Write the page to a temporary file, which stays, and show it in the browser."""
         path = Path(tempfile.mkdtemp(prefix="skpadim-report-"), "report.html")
         self.write_html(path)
         webbrowser.open(path.as_uri())
