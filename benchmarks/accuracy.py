@@ -57,7 +57,7 @@ def table(dataset: str, backbone: str, results: Path, published: pd.DataFrame) -
     )
     known = published[(published["dataset"] == dataset) & (published["backbone"] == backbone)]
     ours = read_ours(results / name, dataset, backbone)
-    header, columns = ["category"], []
+    header, columns, averages = ["category"], [], []
     for figure, title in TITLES.items():
         if ours is not None:
             header.append(f"{title}, skpadim")
@@ -65,14 +65,17 @@ def table(dataset: str, backbone: str, results: Path, published: pd.DataFrame) -
         of_figure = known[known["figure"] == figure]
         for source in ("paper", "anomalib"):
             values = of_figure[of_figure["source"] == source].set_index("category")["value"]
-            if len(values):
+            if list(values.index) == ["Average"]:  # a line of text, no column that is empty
+                averages.append(f"{title}, {source}: {values['Average']:.3f}")
+            elif len(values):
                 header.append(f"{title}, {source}")
                 columns.append(values)
     if not columns:
         return f"    {command}\n\nNobody with the data has run it yet."
     categories = [*find_dataset(dataset).categories, "Average"]
     rows = [[name, *(cell(column, name) for column in columns)] for name in categories]
-    return f"    {command}\n\n{origin(ours)}{lines_of(header, rows)}"
+    known_averages = f"\n\nOf all categories only: {'; '.join(averages)}." if averages else ""
+    return f"    {command}\n\n{origin(ours)}{lines_of(header, rows)}{known_averages}"
 
 
 def read_ours(path: Path, dataset: str, backbone: str) -> pd.DataFrame | None:

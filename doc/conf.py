@@ -1,6 +1,13 @@
 """Configuration of Sphinx; `sphinx-build doc doc/_build` builds the pages and runs the gallery."""
 
+import sys
+from pathlib import Path
+
 import skpadim
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from _figures import draw_all
 
 project = "skpadim"
 author = "the skpadim developers"
@@ -14,8 +21,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath"]
+exclude_patterns = ["_build", "figures", "measured"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autosummary_generate = True
 # Inherited members (scikit-learn's) are listed in the tables, without pages of their own.
@@ -28,7 +35,28 @@ autodoc_default_options = {
 }
 autodoc_typehints = "none"
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_toc_level": 2}
+html_title = "skpadim"
+html_static_path = ["_static"]
+html_css_files = ["skpadim.css"]
+html_favicon = "_static/logo.svg"
+# These have no pages below them to list.
+html_sidebars = {
+    name: []
+    for name in ("index", "benchmarks", "accuracy", "command", "filter_bank", "development")
+}
+html_theme_options = {
+    "show_toc_level": 2,
+    "show_prev_next": False,
+    "header_links_before_dropdown": 5,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "logo": {
+        "text": "skpadim",
+        "alt_text": "skpadim",
+        "image_light": "_static/logo.svg",
+        "image_dark": "_static/logo-dark.svg",
+    },
+}
 html_show_sourcelink = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -36,5 +64,13 @@ sphinx_gallery_conf = {
     "filename_pattern": "plot_",
     "abort_on_example_error": True,
     "show_memory": False,
+    "show_signature": False,
     "download_all_examples": False,
+    # Of what is drawn the picture is shown, not "<... object at 0x...>".
+    "ignore_repr_types": r"matplotlib|Display",
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "logo.svg"),
 }
+
+
+def setup(app):
+    app.connect("builder-inited", draw_all)
