@@ -66,8 +66,9 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "download_all_examples": False,
-    # Of what is drawn the picture is shown, not "<... object at 0x...>".
-    "ignore_repr_types": r"matplotlib|Display",
+    # Tables, and no <... object at 0x...>.
+    "capture_repr": ("_repr_html_",),
+    # Of an example without a picture.
     "default_thumb_file": str(Path(__file__).parent / "_static" / "logo.svg"),
 }
 
