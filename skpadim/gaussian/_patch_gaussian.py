@@ -350,7 +350,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
 
         Returns
         -------
-        maps : array or tensor of shape (n_samples, *size)
+        maps : array or tensor of shape (n_samples, height, width)
             Smoothed distances; higher is more anomalous. Their maxima are below the distances that
             :meth:`score_samples` and the threshold go by.
         """
