@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from skpadim.command._arguments import add_command, add_error_options, add_model_options
 from skpadim.command._model import make_detector
+
+
+def add_benchmark(commands):
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "benchmark",
+        run_benchmark_command,
+        help="fit and evaluate each category of a data set",
+        description="Fit and evaluate each category of a data set; print the table in Markdown. "
+        "With -o, a run that was stopped goes on where it was when the same command is given.",
+        example="skpadim benchmark mvtec_ad --root data/mvtec_ad -o results.csv",
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="mvtec_ad, btad, visa, mvtec_loco, mvtec_ad_2; a folder of your own that is laid out "
+        "as one of them is a category of it",
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of the categories")
+    parser.add_argument(
+        "--category", nargs="+", action="extend", help="one or more (default: all that are there)"
+    )
+    add_model_options(parser, backbone="resnet18", crop_size=None)  # the paper's
+    add_error_options(parser)
+    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument(
+        "--resolution",
+        default="model",
+        help="where pixels are compared: 'model', as the paper does it, or 'original' "
+        "(default: model)",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="CSV file to write, and to resume")
 
 
 def run_benchmark_command(options) -> None:

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 
 from skpadim._files import check_output_file, written_whole
+from skpadim.command._arguments import add_command, add_images, add_model_options
 from skpadim.command._given_images import collect_images, tell_on_terminal
 from skpadim.command._model import make_detector
 from skpadim.images._unreadable import UnreadableImageError
+
+
+def add_fit(commands):
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "fit",
+        run_fit,
+        help="learn from good images",
+        example="skpadim fit parts/good -o model.joblib --contamination 0.02",
+    )
+    add_images(parser, "good images")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write")
+    add_model_options(parser, backbone="auto", crop_size="none")
+    parser.add_argument(
+        "--keep-aspect-ratio",
+        action="store_true",
+        help="--image-size is the shorter side's, and the other follows the images, which all "
+        "must have the same proportions",
+    )
+    parser.add_argument(
+        "--contamination",
+        type=float,
+        default=0.05,
+        help="share of new good images that may be flagged (default: 0.05)",
+    )
 
 
 def run_fit(options) -> int:

@@ -6,13 +6,23 @@ import sys
 from pathlib import Path
 
 from skpadim._files import check_output_file
+from skpadim.command._arguments import add_command, add_error_options
 from skpadim.command._given_images import collect_images, tell_on_terminal
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import load_model
 
 
-def add_report_options(parser):
-    """What the subcommand takes beside the options for errors."""
+def add_report(commands):
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "report",
+        run_report,
+        help="write a page of what a model finds, with its threshold to try out",
+        description="Score images and write one HTML file: the threshold on a slider, what follows "
+        "from it, and the images, the most anomalous first. It needs no network.",
+        example="skpadim report model.joblib bottle/test -o report.html",
+    )
     parser.add_argument("model", type=Path, help="model file; read only those that you trust")
     parser.add_argument(
         "folder",
@@ -35,6 +45,7 @@ def add_report_options(parser):
         help="HTML file to write (default: report.html)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_error_options(parser)
 
 
 def run_report(options) -> int:

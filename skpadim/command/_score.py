@@ -5,10 +5,41 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from skpadim._files import check_output_file
+from skpadim.command._arguments import add_command, add_images
 from skpadim.command._given_images import collect_images, tell_on_terminal
 from skpadim.command._model import load_model
+
+
+def add_score(commands):
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "score",
+        run_score,
+        help="score images",
+        description="Score images: path, score, decision and label (-1: anomalous) of each. Rows "
+        "are written as they come. An earlier output file stays until there are rows to replace "
+        "it with; after that, the rows of a run that was stopped are in it.",
+        example="skpadim score model.joblib parts/new -o scores.csv --maps maps/",
+    )
+    parser.add_argument("model", type=Path, help="model file; read only those that you trust")
+    add_images(parser, "images")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="CSV file to write (default: standard output)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the output file of a run that was stopped: images that it has are not "
+        "scored again",
+    )
+    parser.add_argument(
+        "--maps", type=Path, help="folder for the anomaly maps: .tiff (values), .png (to look at)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
 
 def run_score(options) -> int:
