@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import warnings
+from functools import cache
 
 from sklearn.exceptions import InconsistentVersionWarning as SklearnInconsistentVersionWarning
 
 from skpadim._version import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of what scores depend on, by package."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 class InconsistentVersionWarning(SklearnInconsistentVersionWarning):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from skpadim._csv import infer_types, read_csv, write_csv
 from skpadim._files import locked, written_whole
+from skpadim._persistence import PACKAGES, package_versions
 from skpadim._version import __version__
 
 FIGURES = ("image_roc_auc", "image_f1_max", "pixel_roc_auc", "aupro_0.3", "pixel_average_precision")
@@ -26,13 +27,12 @@ TITLES = {
     "aupro_0.3": "pixel AUPRO",
 }
 _TYPES = {**dict.fromkeys((*FIGURES, *SECONDS), float), **dict.fromkeys(COUNTS, int)}
-_PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pillow")
 # Columns of a row that figures depend on: what `settings_of` tells.
 SETTINGS = (
     "dataset", "backbone", "weights", "layers", "n_features", "projection", "image_size",
     "crop_size", "regularization", "sharing", "sigma", "precision", "seed", "resolution",
     "skpadim_version",
-    *(f"{name}_version" for name in _PACKAGES),
+    *(f"{name}_version" for name in PACKAGES),
 )  # fmt: skip
 
 
@@ -88,6 +88,8 @@ def markdown_table(results) -> str:
     results : DataFrame, sequence of DataFrame or dict of str to DataFrame
         As from :func:`run_benchmark` or :func:`read_results`. Results of several settings stand
         side by side: those of a dict under its names; others under the settings that differ.
+        Of several seeds there are means and standard deviations (of a sample, n - 1), in the last
+        line those of the seeds' averages.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def markdown_table(results) -> str:
         If `results` are no tables.
     ValueError
         If there are no tables, a column is missing, or a category has two rows of the same
-        setting.
+        setting and seed.
 
     Examples
     --------
@@ -117,26 +119,92 @@ def markdown_table(results) -> str:
     | bottle | 0.994 | 0.976 | 0.983 | 0.948 |
     | Average | 0.994 | 0.976 | 0.983 | 0.948 |
     """
+    header, rows, note = _cells(results)
+    return lines_of(header, rows) + (f"\n\n{note}" if note else "")
+
+
+def latex_table(results) -> str:
+    r"""Results as :func:`markdown_table` has them, in LaTeX.
+
+    Parameters
+    ----------
+    results : DataFrame, sequence of DataFrame or dict of str to DataFrame
+        As for :func:`markdown_table`.
+
+    Returns
+    -------
+    table : str
+        A ``tabular`` with the rules of the package booktabs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`markdown_table`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skpadim.benchmark import latex_table
+    >>> row = {"category": "bottle", "image_roc_auc": 0.994, "image_f1_max": 0.976,
+    ...        "pixel_roc_auc": 0.983, "aupro_0.3": 0.948, "n_skipped": 0}
+    >>> print(latex_table(pd.DataFrame([row])).splitlines()[4])
+    bottle & 0.994 & 0.976 & 0.983 & 0.948 \\
+    """
+    header, rows, note = _cells(results)
+    lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (header, *rows)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:-1],
+            r"\midrule",
+            lines[-1],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *([f"% {note}"] if note else []),
+        ]
+    )
+
+
+def _latex(text):
+    text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    return text.replace("±", r"$\pm$")
+
+
+def _cells(results):
+    """Header, rows and a note of the table, all as text."""
     tables = {name: _by_category(table, name) for name, table in _by_setting(results).items()}
-    categories = list(dict.fromkeys(one for table in tables.values() for one in table.index))
-    common = [one for one in categories if all(one in table.index for table in tables.values())]
+    categories = list(dict.fromkeys(one for table in tables.values() for one in table["category"]))
+    common = [one for one in categories if all(_has(table, one) for table in tables.values())]
     cells = {"category": [*categories, "Average"]}
     for name, table in tables.items():
         prefix = f"{name}: " if len(tables) > 1 else ""
         for figure, title in TITLES.items():
-            average = _figure(table.loc[common, figure].mean(skipna=False)) if common else ""
-            cells[prefix + title] = [*_column(table[figure].map(_figure), categories), average]
-        if table["n_skipped"].any():
-            total = str(table.loc[common, "n_skipped"].sum()) if common else ""
-            cells[prefix + "images left out"] = [
-                *_column(table["n_skipped"].map(str), categories),
-                total,
+            values = {c: of_c[figure] for c, of_c in table.groupby("category", sort=False)}
+            averages = table[table["category"].isin(common)].groupby("seed")[figure]
+            average = averages.apply(lambda of_seed: of_seed.mean(skipna=False))
+            cells[prefix + title] = [
+                *(_figure(values.get(c)) for c in categories),
+                _figure(average),
             ]
-    lines = lines_of(list(cells), [list(row) for row in zip(*cells.values(), strict=True)])
-    if len(common) == len(categories):
-        return lines
-    shared = f"{len(common)} of {len(categories)}"
-    return f"{lines}\n\nAverages: over the categories that all settings have ({shared})."
+        if table["n_skipped"].any():
+            left_out = table.groupby("category")["n_skipped"].max()  # the same with each seed
+            total = str(left_out[common].sum()) if common else ""
+            shown = left_out.map(str).reindex(categories, fill_value="")
+            cells[prefix + "images left out"] = [*shown, total]
+    n_seeds = max(table["seed"].nunique() for table in tables.values())
+    notes = [f"Mean ± standard deviation over {n_seeds} seeds."] * (n_seeds > 1)
+    if len(common) < len(categories):
+        shared = f"{len(common)} of {len(categories)}"
+        notes += [f"Averages: over the categories that all settings have ({shared})."]
+    return list(cells), [list(row) for row in zip(*cells.values(), strict=True)], " ".join(notes)
+
+
+def _has(table, category):
+    """Whether there is a row of a category with each of the table's seeds."""
+    return (table["category"] == category).sum() == table["seed"].nunique()
 
 
 def lines_of(header: list[str], rows: list[list[str]]) -> str:
@@ -145,37 +213,42 @@ def lines_of(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
-def read_matching(path: Path, setting: dict[str, str]) -> pd.DataFrame:
-    """Read results, which must be of the same settings; there are none if there is no file."""
+def read_matching(path: Path, settings: list[dict[str, str]]) -> pd.DataFrame:
+    """Read results, each of which must be of one of some settings; none if there is no file."""
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return pd.DataFrame({"category": []}, dtype=object)
     results = read_results(path)
-    for name, value in setting.items():
-        column = results[name] if name in results else ["missing"] * len(results)
-        for category, found in zip(results["category"], column, strict=True):
-            if found != value:
-                raise ValueError(
-                    f"{path} was written with other settings: its {name} is {found!r} (category "
-                    f"{category!r}), and that of this run is {value!r}. Give another output file, "
-                    "or run with the settings of this one; it is left as it is."
-                )
+    for row in results.to_dict("records"):
+        others = [
+            [name for name in setting if row.get(name, "missing") != setting[name]]
+            for setting in settings
+        ]
+        nearest, setting = min(zip(others, settings, strict=True), key=lambda each: len(each[0]))
+        if nearest:
+            name = nearest[0]
+            raise ValueError(
+                f"{path} was written with other settings: its {name} is "
+                f"{row.get(name, 'missing')!r} (category {row['category']!r}), and that of this "
+                f"run is {setting[name]!r}. Give another output file, or run with the settings of "
+                "this one; it is left as it is."
+            )
     return results
 
 
-def add_row(path: Path, row: dict, setting: dict[str, str], order: Callable) -> None:
+def add_row(path: Path, row: dict, settings: list[dict[str, str]], order: Callable) -> None:
     """Add a row to the file, which is replaced as a whole; other processes' rows are kept."""
     with locked(path):
-        # Read anew: another process may have added categories since the start.
-        done = read_matching(path, setting)
-        others = done[done["category"] != row["category"]]
+        # Read anew: another process may have added rows since the start.
+        done = read_matching(path, settings).to_dict("records")
+        names = ("category", *settings[0])
+        others = [one for one in done if any(one[name] != row[name] for name in names)]
         with written_whole(path) as part:
-            write_csv(in_order([*others.to_dict("records"), row], order), part)
+            write_csv(in_order([*others, row], order), part)
 
 
 def in_order(rows: list[dict], order: Callable) -> pd.DataFrame:
-    """Rows as a DataFrame, sorted by category."""
-    ordered = sorted(rows, key=lambda row: order(row["category"]))
-    return infer_types(pd.DataFrame(ordered, dtype=object))
+    """Rows as a DataFrame, sorted by a key of a row."""
+    return infer_types(pd.DataFrame(sorted(rows, key=order), dtype=object))
 
 
 def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) -> dict[str, str]:
@@ -198,7 +271,7 @@ def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) ->
         "seed": str(seed),
         "resolution": resolution,
         "skpadim_version": __version__,
-        **{f"{name}_version": importlib.metadata.version(name) for name in _PACKAGES},
+        **{f"{name}_version": version for name, version in package_versions().items()},
     }
 
 
@@ -267,7 +340,8 @@ def _by_setting(results) -> dict[str, pd.DataFrame]:
     tables = _by_setting({str(number): table for number, table in enumerate(results, 1)})
     joined = _split(pd.concat(results, ignore_index=True))
     # Settings name the tables, unless some that repeat categories of others have the same.
-    return tables if any(one["category"].duplicated().any() for one in joined.values()) else joined
+    repeats = any(_with_seed(one).duplicated(["category", "seed"]).any() for one in joined.values())
+    return tables if repeats else joined
 
 
 def _split(results, name="") -> dict[str, pd.DataFrame]:
@@ -280,11 +354,14 @@ def _split(results, name="") -> dict[str, pd.DataFrame]:
             f"results{name} has no column {min(missing)!r}: give what run_benchmark or "
             "read_results returns."
         )
-    names = [column for column in SETTINGS if column in results]
+    names = [column for column in SETTINGS if column in results and column != "seed"]
     settings = results[names].astype(object).where(results[names].notna(), "missing").astype(str)
     differing = [column for column in names if settings[column].nunique() > 1]
     if not differing:
         return {"": results}
+    n_settings = len(settings.drop_duplicates())
+    # One that tells all settings apart is enough.
+    differing = next(([c] for c in differing if settings[c].nunique() == n_settings), differing)
     keys = [
         ", ".join(f"{column}={row[column]}" for column in differing)
         for row in settings.to_dict("records")
@@ -293,21 +370,25 @@ def _split(results, name="") -> dict[str, pd.DataFrame]:
 
 
 def _by_category(table, name):
-    """Rows by category, of which there must be one each."""
-    repeated = table["category"][table["category"].duplicated()]
+    """Rows with their seed, of which there must be one for each category and seed."""
+    table = _with_seed(table)
+    repeated = table["category"][table.duplicated(["category", "seed"])]
     if len(repeated):
         raise ValueError(
             f"category {repeated.iloc[0]!r} has several rows of the same setting"
             f"{f' ({name})' if name else ''}: give a list of tables, or a dict of names to tables, "
             "to see them side by side."
         )
-    return table.set_index("category")
+    return table
 
 
-def _column(cells, categories):
-    """Cells of all categories, empty where there is none."""
-    return cells.reindex(categories, fill_value="")
+def _with_seed(table):
+    return table if "seed" in table else table.assign(seed="")
 
 
-def _figure(value):
-    return f"{value:.3f}"
+def _figure(values):
+    """Mean of a figure over seeds, and standard deviation; empty without any."""
+    if values is None or not len(values):
+        return ""
+    spread = f" ± {values.std(skipna=False):.3f}" if len(values) > 1 else ""
+    return f"{values.mean(skipna=False):.3f}{spread}"

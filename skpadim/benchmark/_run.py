@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,14 +35,14 @@ def run_benchmark(
     root,
     *,
     categories=None,
-    detector: PadimDetector | None = None,
-    seed=42,
+    detector: PadimDetector | Sequence[PadimDetector] | None = None,
+    seed: int | Sequence[int] = 42,
     resolution="model",
     on_error="raise",
     output=None,
     verbose=0,
 ) -> pd.DataFrame:
-    """Fit and evaluate a detector on each category of a data set.
+    """Fit and evaluate a detector, or several, on each category of a data set.
 
     Parameters
     ----------
@@ -51,11 +52,12 @@ def run_benchmark(
         Folder that holds the categories: any folder in it with that layout is one.
     categories : str or sequence of str, default=None
         Which to run; None runs all that are there.
-    detector : PadimDetector, default=None
-        The settings, not fitted: a clone is fitted on each category, without a threshold, which
-        no figure needs. None means the paper's, ``PadimDetector("resnet18", crop_size=224)``.
-    seed : int, default=42
-        The ``random_state`` of each fit.
+    detector : PadimDetector or sequence of these, default=None
+        The settings to compare, not fitted: a clone of each is fitted on each category, without a
+        threshold, which no figure needs. None means the paper's, ``PadimDetector("resnet18",
+        crop_size=224)``.
+    seed : int or sequence of int, default=42
+        The ``random_state`` of the fits; each detector is run with each.
     resolution : {"model", "original"}, default="model"
         Where pixels are compared, see :func:`skpadim.metrics.evaluate`: at the size of the maps,
         as in the paper and its peers, or at that of the images.
@@ -63,8 +65,8 @@ def run_benchmark(
         What to do about images that cannot be read, or whose masks cannot, or have no anomalous
         pixel: stop, or leave them out, warn and count them.
     output : path, default=None
-        CSV file, replaced as a whole after each category. Categories that it has are not run
-        again; a file of other settings or versions is refused.
+        CSV file, replaced as a whole after each row. Rows that it has are not computed again; a
+        file with rows of settings or versions that are not asked for is refused.
     verbose : int, default=0
         Above 0, show the progress and the time left on the standard error: a bar on a terminal,
         and a line every few seconds elsewhere.
@@ -72,7 +74,7 @@ def run_benchmark(
     Returns
     -------
     results : DataFrame
-        A row a category, in the data set's usual order:
+        A row a category, detector and seed, by category in the data set's usual order:
 
         - ``category``;
         - ``image_roc_auc``, ``image_f1_max``, ``pixel_roc_auc``, ``aupro_0.3``,
@@ -83,8 +85,7 @@ def run_benchmark(
           fitting the Gaussians; ``seconds_score``: waiting for the maps of the test images
           (reading, embedding, distances, upsampling and smoothing); ``seconds_metrics``: all else
           (reading masks, counting, curves), during which further images are read already;
-        - the settings that figures depend on, "auto" written out, and versions of packages: those
-          of the rows of one file are the same;
+        - the settings that figures depend on, "auto" written out, and versions of packages;
         - Python's version, machine, batch size and date, which may differ.
 
     Raises
@@ -94,14 +95,14 @@ def run_benchmark(
         all of `ValueError` and `TypeError` but for unreadable images, is told before any work.
     ValueError
         If a name is unknown, a category has too few images, a mask has another size than its
-        image, `output` has other settings, or an image cannot be read (``on_error="raise"``). The
-        rows of finished categories stay in `output`.
+        image, two detectors are alike, `output` has other settings, or an image cannot be read
+        (``on_error="raise"``). The rows that were finished stay in `output`.
     TypeError
-        If `detector` is not a PadimDetector, or, with `output`, its backbone has no name.
+        If a detector is not a PadimDetector, or, with `output`, its backbone has no name.
 
     See Also
     --------
-    markdown_table : Prints the results.
+    markdown_table, latex_table : Print the results, means and standard deviations over seeds.
     read_results : Reads `output`.
 
     Examples
@@ -123,24 +124,65 @@ def run_benchmark(
     if output is not None:
         check_output_file(output)
     plan = load_categories(dataset, root, categories)
-    detector, setting = _prepare(detector, dataset.name, seed, resolution, output)
-    order = category_order(dataset)
-    rows = [] if output is None else _rows_done(output, setting, plan)
-    done = {row["category"] for row in rows}
-    if verbose and done:
-        print(f"{output} has {len(done)} of {len(plan)} categories already", file=sys.stderr)
-    n_images = sum(len(category) for category in plan if category.name not in done)
+    settings = _prepare_all(detector, dataset.name, seed, resolution, output)
+    order = _row_order(dataset, [setting for _, setting in settings])
+    rows = [] if output is None else _rows_done(output, [s for _, s in settings], plan)
+    todo = [
+        (category, detector, setting)
+        for detector, setting in settings
+        for category in plan
+        if not any(_is_of(row, category, setting) for row in rows)
+    ]
+    n_all = len(settings) * len(plan)
+    if verbose and rows:
+        kind = "categories" if len(settings) == 1 else "rows"
+        print(f"{output} has {len(rows)} of {n_all} {kind} already", file=sys.stderr)
+    n_images = sum(len(category) for category, _, _ in todo)
     with progress_of(n_images, dataset.name, verbose) as progress:
-        for number, category in enumerate(plan, start=1):
-            if category.name in done:
-                continue
-            progress.set_description(f"{category.name} ({number} of {len(plan)})")
+        for number, (category, detector, setting) in enumerate(todo, n_all - len(todo) + 1):
+            progress.set_description(f"{category.name} ({number} of {n_all})")
             row = _run_category(category, detector, resolution, on_error, progress)
             row |= setting | machine(detector.device, detector.batch_size)
             rows.append(row)
             if output is not None:
-                add_row(output, row, setting, order)
+                add_row(output, row, [s for _, s in settings], order)
     return in_order(rows, order)
+
+
+def _prepare_all(detectors, dataset, seeds, resolution, output):
+    """Each detector with each seed, and the setting of its rows."""
+    detectors = [detectors] if not isinstance(detectors, (list, tuple)) else detectors
+    seeds = [seeds] if not isinstance(seeds, (list, tuple, range)) else seeds
+    for name, values in (("detector", detectors), ("seed", seeds)):
+        if not values:
+            raise ValueError(f"{name} is an empty list: give one at least, or leave it out.")
+    settings = [
+        _prepare(detector, dataset, seed, resolution, output)
+        for detector in detectors
+        for seed in dict.fromkeys(seeds)
+    ]
+    known = [tuple(setting.items()) for _, setting in settings]
+    if len(set(known)) < len(known):
+        raise ValueError(
+            "two detectors have the same settings, as far as figures depend on them: rows of one "
+            "could not be told from the other's. Leave one out."
+        )
+    return settings
+
+
+def _row_order(dataset, settings):
+    """Key that sorts rows: by category in the usual order, then by setting as they were given."""
+    by_category = category_order(dataset)
+
+    def order(row):
+        known = [all(row.get(name) == s[name] for name in s) for s in settings]
+        return *by_category(row["category"]), known.index(True) if True in known else len(known)
+
+    return order
+
+
+def _is_of(row, category, setting):
+    return row["category"] == category.name and all(row[name] == setting[name] for name in setting)
 
 
 def _prepare(detector, dataset, seed, resolution, output):
@@ -168,9 +210,9 @@ def _prepare(detector, dataset, seed, resolution, output):
     return detector, settings_of(dataset, detector, embedder, seed, resolution)
 
 
-def _rows_done(output, setting, plan):
+def _rows_done(output, settings, plan):
     """Rows of the file that belong to this run, if they are of the same images."""
-    rows = read_matching(output, setting).to_dict("records")
+    rows = read_matching(output, settings).to_dict("records")
     n_images = {category.name: len(category) for category in plan}
     rows = [row for row in rows if row["category"] in n_images]
     for row in rows:

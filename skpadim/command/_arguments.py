@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 
 EXIT_CODES = """\
-exit codes: 0 all is well; 1 an error, told on the standard error; 2 a wrong command line; 3 fit
-or score done, but for images that could not be read (--on-error skip); 130 interrupted (Ctrl-C)
+exit codes: 0 all is well; 1 an error, told on the standard error; 2 a wrong command line; 3 done,
+but for images that could not be read (--on-error skip); 4 what was looked for was found: anomalous
+images (score --fail-on-anomaly), or something to mend (doctor); 130 interrupted (Ctrl-C)
 """
 
 
@@ -22,6 +24,33 @@ def add_command(commands, name, run, *, help, example, description=None):
     )
     command.set_defaults(run=run, parser=command, example=example)
     return command
+
+
+def add_model(parser):
+    """Add the model file that a subcommand reads."""
+    parser.add_argument("model", type=Path, help="model file; read only those that you trust")
+
+
+def add_device(parser):
+    """Add where to compute."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+
+
+def add_threshold_options(parser):
+    """Add another threshold than the model's, for one run."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--threshold",
+        type=positive,
+        help="flag images whose map exceeds it, in this run: the unit of the maps, and of what fit "
+        "prints (default: the model's)",
+    )
+    group.add_argument(
+        "--contamination",
+        type=float,
+        help="set the threshold for this run so that about this share of new good images is "
+        "flagged (default: the model's threshold)",
+    )
 
 
 def add_images(parser, what):
@@ -54,16 +83,31 @@ def add_error_options(parser):
     )
 
 
-def add_model_options(parser, backbone, crop_size):
-    """What `fit` and `benchmark` say alike of the detector."""
-    parser.add_argument(
-        "--backbone", default=backbone, help=f"network, by name (default: {backbone})"
-    )
+def add_model_options(parser, backbone, crop_size, *, compares=False):
+    """What `fit` and `benchmark` say alike of the detector; some options several times, if asked.
+
+    `benchmark` compares: each of those values with each of the others.
+    """
+
+    def add(name, several="several are compared", **texts):
+        if compares:
+            texts["help"] += f"; {several}"
+            texts |= {"nargs": "+", "default": [texts["default"]]}
+        parser.add_argument(name, **texts)
+
+    add("--backbone", default=backbone, help=f"network, by name (default: {backbone})")
     parser.add_argument(
         "--weights", default="imagenet", help="'imagenet', 'none', or the path of a state dict"
     )
-    parser.add_argument("--layers", nargs="+", default="auto", help="from fine to coarse")
-    parser.add_argument("--n-features", type=int_or("auto", "all"), default="auto")
+    parser.add_argument(
+        "--layers", nargs="+", default="auto", help="from fine to coarse (default: the network's)"
+    )
+    parser.add_argument(
+        "--n-features",
+        type=int_or("auto", "all"),
+        default="auto",
+        help="length of an embedding, or 'all' (default: auto, the network's)",
+    )
     parser.add_argument(
         "--image-size",
         type=_size,
@@ -79,21 +123,22 @@ def add_model_options(parser, backbone, crop_size):
         help="the centre that is kept, or 'none' for the whole image (default: "
         f"{crop_size or '7/8 of the image size, as in the paper'})",
     )
-    parser.add_argument(
+    add(
         "--regularization",
         type=_number_or_auto,
         default=0.01,
         help="added to the diagonal of each covariance, or 'auto' (default: 0.01)",
     )
-    parser.add_argument(
+    add(
         "--sharing",
         choices=("position", "neighbourhood", "image"),
         default="position",
         help="patches that a Gaussian is fitted to: 'neighbourhood' for few images and parts that "
         "shift, 'image' for textures (default: position)",
     )
-    parser.add_argument("--seed", type=int, default=42, help="random_state (default: 42)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    several = "of several, means and standard deviations are given"
+    add("--seed", several, type=int, default=42, help="random_state (default: 42)")
+    add_device(parser)
 
 
 def int_or(*words):
@@ -104,6 +149,17 @@ def int_or(*words):
 
     convert.__name__ = f"number, or {' or '.join(words)}"
     return convert
+
+
+def positive(text):
+    """An argparse type: maps are positive, and so are thresholds."""
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
+positive.__name__ = "number above 0,"
 
 
 def _number_or_auto(text):

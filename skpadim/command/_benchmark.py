@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from argparse import Namespace
+from itertools import product
 from pathlib import Path
 
+from skpadim._csv import write_csv
 from skpadim.command._arguments import add_command, add_error_options, add_model_options
 from skpadim.command._model import make_detector
 
@@ -15,9 +19,11 @@ def add_benchmark(commands):
         "benchmark",
         run_benchmark_command,
         help="fit and evaluate each category of a data set",
-        description="Fit and evaluate each category of a data set; print the table in Markdown. "
-        "With -o, a run that was stopped goes on where it was when the same command is given.",
-        example="skpadim benchmark mvtec_ad --root data/mvtec_ad -o results.csv",
+        description="Fit and evaluate each category of a data set; print the table. Of "
+        "several seeds it has means and standard deviations; several backbones, regularizations or "
+        "sharings stand side by side. With -o, a run that was stopped goes on where it was when "
+        "the same command is given.",
+        example="skpadim benchmark mvtec_ad --root data/mvtec_ad -o results.csv --seed 42 43 44",
     )
     parser.add_argument(
         "dataset",
@@ -29,7 +35,7 @@ def add_benchmark(commands):
     parser.add_argument(
         "--category", nargs="+", action="extend", help="one or more (default: all that are there)"
     )
-    add_model_options(parser, backbone="resnet18", crop_size=None)  # the paper's
+    add_model_options(parser, backbone="resnet18", crop_size=None, compares=True)  # the paper's
     add_error_options(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     parser.add_argument(
@@ -39,11 +45,17 @@ def add_benchmark(commands):
         "(default: model)",
     )
     parser.add_argument("-o", "--output", type=Path, help="CSV file to write, and to resume")
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "latex", "csv"),
+        default="markdown",
+        help="of what is printed: a table, or with csv all rows as -o has them (default: markdown)",
+    )
 
 
-def run_benchmark_command(options) -> None:
-    """Run the subcommand."""
-    from skpadim.benchmark import markdown_table, run_benchmark
+def run_benchmark_command(options) -> int:
+    """Run the subcommand; returns its exit code."""
+    from skpadim.benchmark import latex_table, markdown_table, run_benchmark
     from skpadim.benchmark._categories import find_dataset
     from skpadim.datasets._layout import find_categories
 
@@ -53,11 +65,29 @@ def run_benchmark_command(options) -> None:
         options.dataset,
         options.root,
         categories=options.category,
-        detector=make_detector(options, batch_size=options.batch_size),
+        detector=_detectors(options),
         seed=options.seed,
         resolution=options.resolution,
         on_error="raise" if options.on_error == "stop" else options.on_error,
         output=options.output,
         verbose=1,
     )
-    print(markdown_table(results))
+    if options.format == "csv":
+        rows = io.BytesIO()
+        write_csv(results, rows)
+        print(rows.getvalue().decode("utf-8", "replace"), end="")
+    else:
+        print({"markdown": markdown_table, "latex": latex_table}[options.format](results))
+    return 3 if results["n_skipped"].any() else 0
+
+
+def _detectors(options):
+    """A detector for each combination of the options that are compared."""
+    names = ("backbone", "regularization", "sharing")
+    return [
+        make_detector(
+            Namespace(**{**vars(options), "seed": None, **dict(zip(names, values, strict=True))}),
+            batch_size=options.batch_size,
+        )
+        for values in product(*(dict.fromkeys(getattr(options, name)) for name in names))
+    ]

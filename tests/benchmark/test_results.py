@@ -8,10 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skpadim.benchmark import markdown_table, read_results, run_benchmark
+from skpadim.benchmark import latex_table, markdown_table, read_results, run_benchmark
 from skpadim.benchmark._results import COUNTS, FIGURES, SECONDS, SETTINGS, add_row, machine
 
 ROW = {**dict.fromkeys((*FIGURES, *SECONDS), 0.5), **dict.fromkeys(COUNTS, 3)}
+
+
+def by_category(row):
+    return row["category"]
 
 
 def test_rows_of_three_processes_are_all_kept(tmp_path):
@@ -23,7 +27,7 @@ def test_rows_of_three_processes_are_all_kept(tmp_path):
         "row = {**dict.fromkeys((*FIGURES, *SECONDS), 0.5), **dict.fromkeys(COUNTS, 3)}\n"
         "sys.stdin.readline()\n"
         "for name in sys.argv[2:]:\n"
-        "    add_row(Path(sys.argv[1]), {'category': name, **row}, {}, str)\n"
+        "    add_row(Path(sys.argv[1]), {'category': name, **row}, [{}], lambda r: r['category'])\n"
     )
     names = [f"{number:02}" for number in range(40)]
     processes = [
@@ -46,7 +50,7 @@ def test_rows_of_three_processes_are_all_kept(tmp_path):
 def test_names_come_back_as_they_were(tmp_path, name):
     path, setting = tmp_path / "results.csv", {"weights": f"{name}.pth"}
     for category in (name, "other"):
-        add_row(path, {"category": category, **ROW, **setting}, setting, str)
+        add_row(path, {"category": category, **ROW, **setting}, [setting], by_category)
     results = read_results(path)
     assert sorted(results["category"]) == sorted([name, "other"])
     assert results["weights"].tolist() == [f"{name}.pth"] * 2
@@ -117,6 +121,42 @@ def test_averages_of_settings_are_of_the_same_categories():
     average = cells_of(markdown_table([one, two]))[-3]
     assert average[:2] == ["Average", "0.500"]
     assert average[5] == "0"
+
+
+def test_seeds_are_one_column_of_means_and_standard_deviations():
+    seeds = [results_of(["a", "b"], value, seed=str(value)) for value in (0.5, 0.7, 0.9)]
+    seeds[0].loc[0, "image_roc_auc"] = 0.1
+    header, _, a, b, average, _, note = cells_of(markdown_table(seeds))
+    assert header[:2] == ["category", "image AUROC"]
+    assert a[1] == "0.567 ± 0.416"  # of 0.1, 0.7 and 0.9
+    assert b[1] == "0.700 ± 0.200"
+    assert average[1] == "0.633 ± 0.306"  # of the seeds' averages 0.3, 0.7 and 0.9
+    assert note == []
+    assert markdown_table(seeds).endswith("\n\nMean ± standard deviation over 3 seeds.")
+    # A category that a seed lacks is in no average.
+    *_, average, _, _ = cells_of(markdown_table([*seeds[:2], seeds[2][:1]]))
+    assert average[1] == "0.567 ± 0.416"
+
+
+def test_one_setting_that_tells_all_apart_names_the_columns():
+    one = results_of(["a"], 0.5, backbone="x", n_features="100", layers="1", seed="1")
+    two = results_of(["a"], 0.5, backbone="y", n_features="200", layers="1", seed="1")
+    three = results_of(["a"], 0.5, backbone="y", n_features="300", layers="2", seed="1")
+    assert cells_of(markdown_table([one, two]))[0][1] == "backbone=x: image AUROC"
+    assert cells_of(markdown_table([one, two, three]))[0][1] == "n_features=100: image AUROC"
+
+
+def test_latex_has_the_same_cells():
+    tables = {"50 % & more": results_of(["a_b"], 0.5), "#": results_of(["a_b"], 0.7)}
+    lines = latex_table(tables).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrrrrrr}"
+    assert lines[2].startswith(r"category & 50 \% \& more: image AUROC & ")
+    assert r" & \#: image AUROC & " in lines[2]
+    assert lines[4] == r"a\_b & " + " & ".join(["0.500"] * 4 + ["0.700"] * 4) + r" \\"
+    assert lines[-3:] == [lines[4].replace(r"a\_b", "Average"), r"\bottomrule", r"\end{tabular}"]
+    seeds = [results_of(["a"], value, seed=str(value)) for value in (0.5, 0.7)]
+    assert r"0.600 $\pm$ 0.141" in latex_table(seeds)
+    assert latex_table(seeds).splitlines()[-1].startswith("% Mean ± standard deviation over 2")
 
 
 def test_tables_of_other_categories_of_one_setting_are_one_table():

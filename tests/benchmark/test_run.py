@@ -253,7 +253,7 @@ def test_unreadable_images_are_left_out_and_counted(root, tmp_path, capsys):
     for name in ("train/good/002.png", "test/broken/001.png", "ground_truth/dirt/000_mask.png"):
         (root / "cable" / name).write_bytes(b"no image")
     assert main(arguments) == 1
-    assert main([*arguments, "--on-error", "skip"]) == 0  # goes on where the other one stopped
+    assert main([*arguments, "--on-error", "skip"]) == 3  # goes on where the other one stopped
     captured = capsys.readouterr()
     assert "warning: category 'cable': 3 of 13 images are left out. " in captured.err
     assert "dirt/000.PNG has a mask that cannot be used: masks" in captured.err
@@ -290,7 +290,7 @@ def test_masks_that_cannot_be_used_are_left_out_and_counted(root, capsys, monkey
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert f"000_mask.png) {expected[kind]}" in error
-    assert main([*arguments, "--on-error", "skip"]) == 0
+    assert main([*arguments, "--on-error", "skip"]) == 3
     assert "1 of 13 images are left out" in capsys.readouterr().err
 
 
@@ -408,3 +408,48 @@ def test_real_photographs(tiles, detector):
     assert np.isfinite(results[FIGURES].to_numpy(float)).all()
     assert results["image_roc_auc"][0] > 0.7
     assert results[["n_train", "n_test_good", "n_test_defective"]].sum(axis=1).tolist() == [583]
+
+
+def test_several_detectors_and_seeds_are_rows_of_one_table(root, tmp_path, monkeypatch):
+    detectors = [
+        PadimDetector("filter_bank", image_size=64, crop_size=None, n_features=n) for n in (8, 12)
+    ]
+    options = {"detector": detectors, "seed": [1, 2], "categories": ["cable", "bottle"]}
+    output = tmp_path / "r.csv"
+    results = run_benchmark("mvtec_ad", root, output=output, **options)
+    expected = [(c, n, s) for c in ("bottle", "cable") for n in ("8", "12") for s in ("1", "2")]
+    names = ["category", "n_features", "seed"]
+    assert list(results[names].itertuples(index=False, name=None)) == expected
+    one = run_benchmark("mvtec_ad", root, detector=detectors[1], seed=2, categories="cable")
+    assert one[FIGURES].loc[0].tolist() == results[FIGURES].loc[7].tolist()
+    # Half of the rows are kept, and all come in the order as before.
+    read_results(output)[::2].to_csv(output, index=False)
+    fitted, fit = [], PadimDetector.fit
+    monkeypatch.setattr(PadimDetector, "fit", lambda self, X: fitted.append(X) or fit(self, X))
+    again = run_benchmark("mvtec_ad", root, output=output, **options)
+    assert len(fitted) == 4
+    pd.testing.assert_frame_equal(again[[*names, *FIGURES]], results[[*names, *FIGURES]])
+    pd.testing.assert_frame_equal(read_results(output)[FIGURES], results[FIGURES])
+    with pytest.raises(ValueError, match="its seed is '1' .*, and that of this run is '2'"):
+        run_benchmark("mvtec_ad", root, output=output, **{**options, "seed": 2})
+
+
+def test_detectors_that_are_alike_are_refused(root, detector):
+    with pytest.raises(ValueError, match="two detectors have the same settings"):
+        run_benchmark("mvtec_ad", root, detector=[detector, detector])
+    with pytest.raises(ValueError, match="seed is an empty list"):
+        run_benchmark("mvtec_ad", root, detector=detector, seed=[])
+
+
+def test_the_command_compares_and_prints_three_formats(root, capsys, tmp_path):
+    arguments = ["benchmark", "mvtec_ad", "--root", str(root), *SMALL, "--layers", "layer1"]
+    arguments += ["--category", "bottle", "--sharing", "position", "image", "--seed", "1", "2"]
+    arguments += ["-o", str(tmp_path / "r.csv")]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("| category | sharing=position: image AUROC |")
+    assert " ± 0.000 |" in table  # of the bank all features are used, whatever the seed
+    assert main([*arguments, "--format", "latex"]) == 0
+    assert r"$\pm$" in capsys.readouterr().out
+    assert main([*arguments, "--format", "csv"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "r.csv").read_text()
