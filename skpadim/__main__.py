@@ -18,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     max_pixels = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
+        # Names no file. At twice as many pixels there is an error, which names it.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.showwarning = lambda message, *_: print(
             f"skpadim: warning: {message}", file=sys.stderr
         )

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
 from skpadim._documentation import DocumentedMixin
-from skpadim._persistence import VersionedStateMixin
+from skpadim._persistence import VersionedStateMixin, package_versions
 from skpadim._routing import refuse_metadata
 from skpadim._streaming import (
     MapMaker,
@@ -25,6 +25,7 @@ from skpadim._streaming import (
     size_of_parts,
 )
 from skpadim._torch_state import own_torch_state
+from skpadim._version import __version__
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
 from skpadim.calibration._training_samples import check_groups, find_good
 from skpadim.embedding._parameters import (
@@ -503,6 +504,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
         self.n_samples_seen_ = gaussian.n_samples_seen_
         self._training_digests = digests
+        self._fitted_versions = {"skpadim": __version__, **package_versions()}
         names = (*MODEL_PARAMETERS, "regularization", "sharing", "sigma")
         self._fitted_parameters = {name: getattr(self, name) for name in names}
         return self
@@ -554,6 +556,11 @@ def map_maker(detector: PadimDetector) -> MapMaker:
     dtype = torch.float32 if detector.precision == "float32" else torch.bfloat16
     whitening = whitening_in(detector.gaussian_, device, dtype)
     return MapMaker(embedder, whitening, float(detector.sigma))
+
+
+def fitted_versions(detector: PadimDetector) -> dict[str, str]:
+    """Versions of packages that a detector was fitted with; empty if it does not tell."""
+    return getattr(detector, "_fitted_versions", {})
 
 
 @own_torch_state()

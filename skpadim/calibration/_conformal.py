@@ -50,12 +50,17 @@ def conformal_offset(
         warnings.warn(
             f"{n} {counted} too few to set a threshold that flags a share of "
             f"{contamination:g} of new normal ones: about 1 in {n + 1} will be flagged. Use "
-            f"at least {math.ceil(1 / contamination - 1e-9) - 1}{more}, or set contamination to "
+            f"at least {samples_needed(contamination)}{more}, or set contamination to "
             f"{math.ceil(1000 / (n + 1)) / 1000:g} or more.",
             stacklevel=3,
         )
     own = p_values[np.searchsorted(ordered, ordered, side="right")]
     return float(ordered[np.argmax(own > contamination)])
+
+
+def samples_needed(contamination: float) -> int:
+    """How many normal samples, or groups, it takes for a threshold that flags so few new ones."""
+    return math.ceil(1 / contamination - 1e-9) - 1
 
 
 def conformal_p_values(
@@ -74,6 +79,14 @@ def conformal_p_values(
     _check_finite(scores, "scores of new samples", "no p-values can be given")
     ordered, p_values = _p_value_steps(calibration_scores, groups)
     return p_values[np.searchsorted(ordered, scores, side="right")]
+
+
+def expected_share(
+    offset: float, calibration_scores: np.ndarray, groups: np.ndarray | None = None
+) -> float:
+    """Share of new normal samples that a threshold flags, at most: the largest p-value below it."""
+    below = np.array([np.nextafter(offset, -np.inf)])
+    return float(conformal_p_values(below, calibration_scores, groups)[0])
 
 
 def _p_value_steps(scores, groups):

@@ -168,6 +168,12 @@ class CalibratedOutlierMixin(OutlierMixin):
         UserWarning
             If the model has learned from some of the samples, told by their content; if there are
             too few samples or groups for `contamination`.
+
+        Notes
+        -----
+        A threshold of one's own is set as in the rest of scikit-learn, ``estimator.offset_ =
+        -threshold``, where `threshold` is the value of the anomaly map above which a sample is
+        anomalous. It holds until the next :meth:`calibrate` or :meth:`fit`, and changes no p-value.
         """
         check_is_fitted(self)
         self._validate_params()

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
 from PIL.Image import registered_extensions
 from sklearn.metrics import roc_auc_score
 
 from skpadim._files import written_whole
 from skpadim._padim import PadimDetector
-from skpadim.command._map_files import colour_map
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
 from skpadim.plotting import InspectionReport
+from skpadim.plotting._colours import map_colours
+from skpadim.plotting._sheet import beside, sheet_of
 
 PARTS = ("capsule", "leather")  # an object and a texture
 N_TRAIN, N_GOOD, N_DEFECTIVE = 80, 40, 40
@@ -60,7 +60,7 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     print(table.to_string(index=False, float_format="{:.3f}".format))
     print(f"Good ones flagged: {n_flagged} of {N_GOOD * len(PARTS)} (5 % asked for).")
     with written_whole(output) as file:
-        _beside(pictures).save(file, format=registered_extensions().get(output.suffix, "PNG"))
+        beside(pictures).save(file, format=registered_extensions().get(output.suffix, "PNG"))
     page = output.with_suffix(".html")
     tell(f"{PARTS[0]}: writing the report")
     report.write_html(page)
@@ -105,48 +105,14 @@ def _tabulate(part, kinds, maps, scores, labels, masks):
 
 def _draw(part, test, maps, scores, labels, masks, detector):
     """One part of each kind: image, map, mask."""
-    low, high = np.median(maps), 1.6 * -detector.offset_
     rows, captions = [], []
     for kind in dict.fromkeys(test.kinds):
         index = int(np.flatnonzero(test.kinds == kind)[0])
         image = torch.from_numpy(test.data[index]).permute(2, 0, 1)
         image = detector.embedder_.preprocess(image).permute(1, 2, 0).numpy()
         mask = np.repeat(masks[index, :, :, None] * np.uint8(255), 3, axis=2)
-        rows.append([image, colour_map(maps[index], low, high), mask])
+        rows.append([image, map_colours(maps[index], -detector.offset_), mask])
         verdict = "anomalous" if labels[index] < 0 else "good"
-        captions.append(
-            f"{part}, {kind}: score {scores[index]:.2f}, "
-            f"threshold {detector.offset_:.2f}: {verdict}"
-        )
-    return _grid_of(rows, ["image", "anomaly map", "mask (truth)"], captions)
-
-
-def _grid_of(rows, titles, labels):
-    """Pictures of one size in a grid, with a title over each column and a label below each row."""
-    height, width = rows[0][0].shape[:2]
-    gap, line = 8, 18
-    sheet = Image.new(
-        "RGB",
-        (len(titles) * (width + gap) + gap, line + len(rows) * (height + line + gap) + gap),
-        "white",
-    )
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw.text((gap + column * (width + gap), 4), title, fill="black")
-    for row, (pictures, label) in enumerate(zip(rows, labels, strict=True)):
-        top = line + row * (height + line + gap)
-        for column, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture), (gap + column * (width + gap), top))
-        draw.text((gap, top + height + 2), label, fill="black")
-    return sheet
-
-
-def _beside(pictures):
-    """Pictures of one height next to each other."""
-    height = max(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), height), "white")
-    left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width
-    return sheet
+        score = f"score {scores[index]:.2f}, threshold {detector.offset_:.2f}"
+        captions.append([f"{part}, {kind}: {score}: {verdict}", "", ""])  # as wide as the row
+    return sheet_of(rows, captions, ["image", "anomaly map", "mask (truth)"])

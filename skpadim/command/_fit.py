@@ -6,10 +6,11 @@ import sys
 import warnings
 from pathlib import Path
 
-from skpadim._files import check_output_file, written_whole
+from skpadim._files import check_output_file
 from skpadim.command._arguments import add_command, add_images, add_model_options
 from skpadim.command._given_images import collect_images, tell_on_terminal
-from skpadim.command._model import make_detector
+from skpadim.command._groups import read_groups
+from skpadim.command._model import make_detector, write_model
 from skpadim.images._unreadable import UnreadableImageError
 
 
@@ -37,34 +38,46 @@ def add_fit(commands):
         default=0.05,
         help="share of new good images that may be flagged (default: 0.05)",
     )
+    parser.add_argument(
+        "--groups",
+        metavar="PATTERN or FILE",
+        help="which images show the same part, so that they do not vouch for each other: a regular "
+        "expression, of which the first bracket, or else all that matches in the name of an image "
+        "from its folder, is the part, as '(part\\d+)_'; or a CSV file with the columns path and "
+        "group",
+    )
+    parser.add_argument(
+        "--n-jobs", type=int, help="processes that images are shared out to (default: 1)"
+    )
 
 
 def run_fit(options) -> int:
     """Run the subcommand; returns its exit code."""
     check_output_file(options.output)
-    paths = collect_images(options.images, options.files_from).paths
+    given = collect_images(options.images, options.files_from)
+    paths = given.paths
+    groups = None if options.groups is None else read_groups(options.groups, given)
     tell_on_terminal(f"{len(paths)} images to learn from")
     detector = make_detector(
         options,
         contamination=options.contamination,
         keep_aspect_ratio=options.keep_aspect_ratio,
+        n_jobs=options.n_jobs,
     )
     try:
-        detector.fit(paths)
+        detector.fit(paths, groups=groups)
         n_skipped = 0
     except UnreadableImageError as error:
         if options.on_error != "skip":
             raise ValueError(
                 f"{error.path} {error.problem} --on-error skip leaves such images out."
             ) from error
-        n_skipped = _fit_without_unreadable(detector, paths)
-    import joblib
-
-    with written_whole(options.output) as part:
-        joblib.dump(detector, part)
+        n_skipped = _fit_without_unreadable(detector, paths, groups)
+    write_model(detector.set_params(n_jobs=None), options.output)  # it is this machine's
+    of_groups = "" if groups is None else f" of {len(set(detector.calibration_groups_))} parts"
     print(
         f"{options.output}: {detector.backbone_}, {', '.join(detector.layers_)}, "
-        f"{len(paths) - n_skipped} images, threshold {detector.offset_:.4g}"
+        f"{len(paths) - n_skipped} images{of_groups}, threshold {-detector.offset_:.4g}"
         + f"; {n_skipped} images could not be read"
         * (n_skipped > 0),
         file=sys.stderr,
@@ -72,18 +85,21 @@ def run_fit(options) -> int:
     return 3 if n_skipped else 0
 
 
-def _fit_without_unreadable(detector, paths):
+def _fit_without_unreadable(detector, paths, groups):
     """Fit without images that cannot be read, now that it is known that some cannot."""
     from skpadim.images._batches import find_problems
 
     problems = find_problems(paths)
-    readable = [path for path, problem in zip(paths, problems, strict=True) if problem is None]
+    readable = [index for index, problem in enumerate(problems) if problem is None]
     for path, problem in zip(paths, problems, strict=True):
         if problem is not None:
             warnings.warn(f"{path} {problem} It is left out.", stacklevel=2)
     n_skipped = len(paths) - len(readable)
     try:
-        detector.fit(readable)
+        detector.fit(
+            [paths[index] for index in readable],
+            groups=None if groups is None else [groups[index] for index in readable],
+        )
     except ValueError as error:
         raise ValueError(
             f"{n_skipped} of {len(paths)} images could not be read, and from the others nothing "

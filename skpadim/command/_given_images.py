@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from skpadim._files import check_output_file
 from skpadim.images._files import files_left_out, list_images
 
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images
@@ -67,6 +68,34 @@ def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenI
         )
     places = {os.path.abspath(path if path in folders else path.parent) for path in given}
     return GivenImages(list(found.values()), Path(os.path.commonpath(places)), list(folders))
+
+
+def check_outside(option: str, path: Path, given: GivenImages) -> None:
+    """See that pictures to be written will not lie among the images."""
+    for folder in given.folders:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{option} {path} lies in {folder}: the pictures would be taken for images the "
+                "next time. Give a place outside of it."
+            )
+
+
+def check_folder(option: str, folder: Path, given: GivenImages) -> None:
+    """See that a folder can be filled with pictures of images, and is none of theirs."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{option} {folder} is a file; give the name of a folder.")
+    check_outside(option, folder, given)
+    if any(path.parent.resolve() == folder.resolve() for path in given.paths):
+        raise ValueError(
+            f"{option} {folder} is the folder of some of the images: give another one for the "
+            "pictures."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{option} {folder} cannot be made ({error.strerror}).") from error
+    longest = max((path.name for path in given.paths), key=lambda name: len(os.fsencode(name)))
+    check_output_file(folder / f"{longest}.tiff")
 
 
 def _read_list(name):

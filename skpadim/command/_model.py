@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skpadim._files import written_whole
+
 if TYPE_CHECKING:
     from skpadim import PadimDetector
 
@@ -36,8 +38,15 @@ def make_detector(options, **parameters) -> PadimDetector:
     )
 
 
+def check_model_file(path: Path) -> None:
+    """See that there is such a file, before torch is imported."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; 'skpadim fit' writes model files.")
+
+
 def load_model(path: Path) -> PadimDetector:
     """A detector from a model file."""
+    check_model_file(path)
     import joblib
 
     from skpadim import PadimDetector
@@ -59,3 +68,11 @@ def load_model(path: Path) -> PadimDetector:
     if not isinstance(detector, PadimDetector):
         raise ValueError(f"{path} holds a {type(detector).__name__}, not a PadimDetector.")
     return detector
+
+
+def write_model(detector: PadimDetector, path: Path) -> None:
+    """Write a model file, whole or not at all."""
+    import joblib
+
+    with written_whole(path) as part:
+        joblib.dump(detector, part)

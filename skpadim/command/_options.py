@@ -12,7 +12,11 @@ from skpadim._files import check_output_file
 from skpadim._version import __version__
 from skpadim.command._arguments import EXIT_CODES, add_command
 from skpadim.command._benchmark import add_benchmark
+from skpadim.command._calibrate import add_calibrate
+from skpadim.command._doctor import add_doctor
+from skpadim.command._evaluate import add_evaluate
 from skpadim.command._fit import add_fit
+from skpadim.command._info import add_info
 from skpadim.command._report import add_report
 from skpadim.command._score import add_score
 
@@ -61,13 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"skpadim {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (
-        _add_demo,
-        add_fit,
-        add_score,
-        add_report,
-        add_benchmark,
-    ):
+    for add in _COMMANDS:
         add(commands)
     return parser
 
@@ -95,3 +93,16 @@ def _run_demo(options):
     from skpadim.command._demo import run_demo
 
     run_demo(options.output)
+
+
+_COMMANDS = (  # in the order of the help
+    _add_demo,
+    add_fit,
+    add_score,
+    add_report,
+    add_evaluate,
+    add_calibrate,
+    add_info,
+    add_doctor,
+    add_benchmark,
+)

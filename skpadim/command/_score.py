@@ -1,4 +1,4 @@
-"""`skpadim score`: a row for each image, and its anomaly map."""
+"""`skpadim score`: a row for each image, and pictures of what was found."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_images
-from skpadim.command._given_images import collect_images, tell_on_terminal
-from skpadim.command._model import load_model
+from skpadim.command._arguments import (
+    add_command,
+    add_device,
+    add_images,
+    add_model,
+    add_threshold_options,
+)
+from skpadim.command._given_images import (
+    check_folder,
+    check_outside,
+    collect_images,
+    tell_on_terminal,
+)
+from skpadim.command._model import check_model_file, load_model
+from skpadim.command._threshold import check_threshold, set_threshold
 
 
 def add_score(commands):
@@ -23,9 +35,9 @@ def add_score(commands):
         description="Score images: path, score, decision and label (-1: anomalous) of each. Rows "
         "are written as they come. An earlier output file stays until there are rows to replace "
         "it with; after that, the rows of a run that was stopped are in it.",
-        example="skpadim score model.joblib parts/new -o scores.csv --maps maps/",
+        example="skpadim score model.joblib parts/new -o scores.csv --overlays seen/",
     )
-    parser.add_argument("model", type=Path, help="model file; read only those that you trust")
+    add_model(parser)
     add_images(parser, "images")
     parser.add_argument(
         "-o", "--output", type=Path, help="CSV file to write (default: standard output)"
@@ -36,10 +48,28 @@ def add_score(commands):
         help="go on with the output file of a run that was stopped: images that it has are not "
         "scored again",
     )
+    add_threshold_options(parser)
     parser.add_argument(
         "--maps", type=Path, help="folder for the anomaly maps: .tiff (values), .png (to look at)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument(
+        "--maps-size",
+        choices=("model", "original"),
+        default="model",
+        help="size of the maps: the network's input, or each image's own (default: model)",
+    )
+    parser.add_argument(
+        "--overlays",
+        type=Path,
+        help="folder for the images with what is anomalous in them, in colours and outlined (.jpg)",
+    )
+    parser.add_argument(
+        "--contact-sheet", type=Path, help="picture to write: the 40 worst images, the worst first"
+    )
+    parser.add_argument(
+        "--fail-on-anomaly", action="store_true", help="exit with 4 if an image is anomalous"
+    )
+    add_device(parser)
 
 
 def run_score(options) -> int:
@@ -47,41 +77,78 @@ def run_score(options) -> int:
     skips = options.on_error == "skip"
     if options.resume and options.output is None:
         raise ValueError("--resume goes on with the file of -o, which is missing.")
-    if options.output is not None:
-        check_output_file(options.output)
+    for file in (options.output, options.contact_sheet):
+        if file is not None:
+            check_output_file(file)
     given = collect_images(options.images, options.files_from)
-    if options.maps is not None:
-        _check_maps(options.maps, given)
-    if not options.model.is_file():
-        raise FileNotFoundError(f"{options.model} is not a file; 'skpadim fit' writes model files.")
+    for option in ("maps", "overlays"):
+        if getattr(options, option) is not None:
+            check_folder(f"--{option}", getattr(options, option), given)
+    if options.contact_sheet is not None:
+        check_outside("--contact-sheet", options.contact_sheet, given)
+    check_model_file(options.model)
     tell_on_terminal(f"{len(given.paths)} images to score")
     # One process: on one machine the network uses all cores by itself.
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
+    set_threshold(detector, options)
+    if options.overlays or options.contact_sheet or options.fail_on_anomaly:
+        check_threshold(detector, options.model)
 
+    from skpadim.command._pictures import Pictures
     from skpadim.command._score_file import ScoreFile
 
+    pictures = Pictures(options, given, detector)
     offset = getattr(detector, "offset_", None)
     with ScoreFile(options.output, offset, skips, options.resume) as file:
         if offset is None:
             _check_same_scores(detector, file)
         try:
-            _score_all(options, detector, given, file, skips)
+            _draw_missing(detector, given, file, pictures, skips)
+            _score_all(options, detector, given, file, pictures, skips)
         except KeyboardInterrupt:
             hint = [] if options.output is None else [_how_to_go_on(options, file)]
             raise KeyboardInterrupt(*hint) from None
     rows = [file.rows[os.fspath(path)] for path in given.paths]
-    n_skipped = sum(bool(row.get("error")) for row in rows)
+    scored = [row for row in rows if not row.get("error")]
+    if options.contact_sheet is not None and scored:
+        pictures.draw_worst(options.contact_sheet, scored)
+    n_skipped = len(rows) - len(scored)
+    n_anomalous = 0
     if offset is not None:
-        n_anomalous = sum(int(row["label"]) < 0 for row in rows if not row.get("error"))
+        n_anomalous = sum(int(row["label"]) < 0 for row in scored)
         print(
-            f"{n_anomalous} of {len(rows) - n_skipped} images are anomalous"
+            f"{n_anomalous} of {len(scored)} images are anomalous"
             + f"; {n_skipped} images could not be read" * (n_skipped > 0),
             file=sys.stderr,
         )
+    if n_anomalous and options.fail_on_anomaly:
+        return 4
     return 3 if n_skipped else 0
 
 
-def _score_all(options, detector, given, file, skips):
+def _draw_missing(detector, given, file, pictures, skips):
+    """Draw what images with a row from an earlier run have no files of."""
+    from skpadim._padim import iter_maps_and_errors
+
+    done = [path for path in given.paths if os.fspath(path) in file.rows]
+    paths = [
+        path
+        for path in done
+        if not file.rows[os.fspath(path)].get("error") and not pictures.are_there(path)
+    ]
+    if not paths:
+        return
+    start = 0
+    for maps, errors in iter_maps_and_errors(detector, paths, "skip" if skips else "raise"):
+        for place, anomaly_map in enumerate(maps):
+            if place not in errors:
+                pictures.write(paths[start + place], anomaly_map)
+            else:
+                warnings.warn(f"{errors[place]} Its pictures are missing.", stacklevel=2)
+        start += len(maps)
+
+
+def _score_all(options, detector, given, file, pictures, skips):
     """Add the rows of all images that have none yet."""
     import numpy as np
 
@@ -101,8 +168,7 @@ def _score_all(options, detector, given, file, skips):
         for place in range(max(0, n_blank - done), len(maps)):
             path = items[done + place]
             if place not in errors:
-                if options.maps is not None:
-                    _write_map(options.maps / given.relative(path), path, maps[place], detector)
+                pictures.write(path, maps[place])
                 rows.append(_row(path, scores[place], detector))
             elif skips:
                 problem = errors[place].problem
@@ -145,40 +211,3 @@ def _check_same_scores(detector, file):
             f"it, and by this model {score}. Give another output file, or leave out --resume to "
             "replace it."
         )
-
-
-def _write_map(target, path, anomaly_map, detector):
-    """Write the map of an image, coloured up to one and a half times the threshold."""
-    import numpy as np
-
-    from skpadim.command._map_files import write_map
-    from skpadim.images._batches import Images
-    from skpadim.images._read import to_float
-
-    image = to_float(detector.embedder_.preprocess(Images([path])[0]))
-    pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    threshold = -getattr(detector, "offset_", -float(anomaly_map.max()))
-    write_map(target, anomaly_map, pixels, 1.5 * threshold)
-
-
-def _check_maps(maps, given):
-    """See that maps can be written, and will not lie among the images."""
-    if maps.exists() and not maps.is_dir():
-        raise NotADirectoryError(f"--maps {maps} is a file; give the name of a folder.")
-    folders = given.folders
-    for folder in folders:
-        if maps.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(
-                f"--maps {maps} lies in {folder}: the maps would be taken for images the next "
-                "time. Give a folder outside of it."
-            )
-    if any(path.parent.resolve() == maps.resolve() for path in given.paths):
-        raise ValueError(
-            f"--maps {maps} is the folder of some of the images: give another one for the maps."
-        )
-    try:
-        maps.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f"--maps {maps} cannot be made ({error.strerror}).") from error
-    longest = max((path.name for path in given.paths), key=lambda name: len(os.fsencode(name)))
-    check_output_file(maps / f"{longest}.tiff")

@@ -572,3 +572,8 @@ class _RowsInTurn:
         start = self.start if self.start + n_batch <= len(self.out) else 0
         self.start = start + n_batch
         return self.out[start : self.start]
+
+
+def network_of(embedder: PatchEmbedder):
+    """The network of a fitted embedder, a Backbone."""
+    return embedder._network

@@ -17,17 +17,22 @@ from skpadim import PadimDetector
 from skpadim.__main__ import main
 from skpadim._csv import read_csv
 from skpadim.command import _demo
+from skpadim.command._benchmark import _detectors
 from skpadim.command._model import make_detector
 from skpadim.command._options import parse
 
+COMMANDS = [
+    "demo",
+    "fit",
+    "score",
+    "report",
+    "evaluate",
+    "calibrate",
+    "info",
+    "doctor",
+    "benchmark",
+]
 SMALL = ["--backbone", "filter_bank", "--image-size", "64", "--crop-size", "none"]
-
-
-@pytest.fixture
-def model(good, tmp_path):
-    detector = PadimDetector("filter_bank", image_size=64, crop_size=None, random_state=0)
-    joblib.dump(detector.fit(good), tmp_path / "model.joblib")
-    return tmp_path / "model.joblib"
 
 
 BAD = ["part_010.png", "part_020.png"]
@@ -339,7 +344,7 @@ def test_maps_do_not_go_among_the_images(model, folder, tmp_path, maps, capsys):
     (images / "x.png").write_bytes((folder / "part_000.png").read_bytes())
     arguments = ["score", str(model), "--maps", maps.format(images=images)]
     assert main([*arguments, str(images)]) == 1
-    assert "the maps would be taken for images" in capsys.readouterr().err
+    assert "the pictures would be taken for images" in capsys.readouterr().err
     assert main([*arguments, str(images / "x.png")]) == (1 if maps == "{images}" else 0)
 
 
@@ -454,7 +459,7 @@ def test_a_model_that_needs_a_missing_module_names_it(folder, tmp_path, capsys):
     ],
 )
 def test_errors_of_the_machine_are_one_line(error, message, folder, tmp_path, capsys, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(PadimDetector, "fit", fail)
@@ -490,13 +495,13 @@ def test_before_torch_is_imported_threads_are_told_to_sleep_and_folders_are_look
     assert result.stderr.splitlines() == [error] * 3
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["score"], ["benchmark"], ["demo"]])
-def test_help_has_the_exit_codes(command, capsys):
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_has_the_exit_codes_and_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--help"])
-    assert "3 fit or score done, but for images that could not be read" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 done, but for images that could not be read" in told
+    assert not command or f"example: skpadim {command[0]} " in told
 
 
 @pytest.mark.parametrize(
@@ -536,7 +541,7 @@ def test_output_follows_links_and_fills_pipes(model, folder, tmp_path):
 )
 def test_the_benchmark_has_the_papers_network_and_crop(size, crop_size):
     options = parse(["benchmark", "mvtec_ad", "--root", "data", "--image-size", *size])
-    detector = make_detector(options)
+    (detector,) = _detectors(options)
     assert (detector.backbone, detector.crop_size) == ("resnet18", crop_size)
     options = parse(["fit", "parts", "-o", "model", "--image-size", *size])
     detector = make_detector(options)

@@ -1,0 +1,202 @@
+"""`skpadim doctor`: what is wrong with a machine, a model or a folder, and what mends it.
+
+Findings are a dict: what is the matter, to a command or what else is to be done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from math import ceil
+from pathlib import Path
+
+from skpadim._files import check_output_file
+from skpadim.calibration._conformal import samples_needed
+from skpadim.command._arguments import add_command
+from skpadim.command._given_images import collect_images
+from skpadim.command._model import load_model
+from skpadim.command._threshold import flagged_share
+
+_N_SAMPLE, _N_TIMED = 64, 5  # images that are scored, and scored alone
+
+
+def add_doctor(commands):
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "doctor",
+        run_doctor,
+        help="look for what makes results slow or wrong",
+        description="Look at this machine; with a model, at its threshold and versions; with a "
+        "folder of good images, whether they suit a fit; with both, whether the images have "
+        "drifted from those that the model has learned from, and how long one takes. Each finding "
+        "comes with what mends it.",
+        example="skpadim doctor model.joblib parts/new",
+    )
+    parser.add_argument(
+        "names",
+        metavar="MODEL FOLDER",
+        nargs="*",
+        type=Path,
+        help="a model file, a folder of images, or both; without any, only the machine is looked "
+        "at",
+    )
+    parser.add_argument(
+        "--contamination",
+        type=float,
+        default=0.05,
+        help="share of new good images that may be flagged, which takes enough images (default: "
+        "0.05)",
+    )
+    parser.add_argument(
+        "--write-groups",
+        type=Path,
+        metavar="FILE",
+        help="CSV file for the groups of images that are nearly copies, as fit --groups reads it",
+    )
+
+
+def run_doctor(options) -> int:
+    """Run the subcommand; returns its exit code."""
+    folders = [path for path in options.names if path.is_dir()]
+    models = [path for path in options.names if not path.is_dir()]
+    if max(len(folders), len(models)) > 1:
+        options.parser.error("give at most one model file and one folder")
+    if options.write_groups is not None:
+        check_output_file(options.write_groups)
+    given = collect_images(folders) if folders else None
+    facts, findings = _look_at_machine()
+    if models:
+        detector, found = _look_at_model(models[0])
+        findings |= found
+    if given is not None:
+        from skpadim.command._folder_check import look_at_folder
+
+        readable, more, found = look_at_folder(given, folders[0], options, for_fit=not models)
+        facts, findings = facts | more, findings | found
+        if models and readable:
+            more, found = _look_at_both(detector, models[0], readable, folders[0])
+            facts, findings = facts | more, findings | found
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+    for what, remedy in findings.items():
+        print(f"\nfound: {what}\n    -> {remedy}")
+    print(f"\n{len(findings)} finding{'s' * (len(findings) != 1)}" if findings else "\nall is well")
+    return 4 if findings else 0
+
+
+def _look_at_machine():
+    """Facts of this machine, and findings."""
+    import importlib.util
+    import platform
+    import shutil
+
+    import joblib
+    import torch
+
+    from skpadim import __version__
+
+    cores, threads = joblib.cpu_count(), torch.get_num_threads()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
+    has_gpu, has_numba = torch.cuda.is_available(), importlib.util.find_spec("numba") is not None
+    policy = os.environ.get("OMP_WAIT_POLICY", "")
+    facts = {
+        "versions": f"skpadim {__version__}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}, {'with' if has_numba else 'without'} numba",
+        "CPU": f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "GPU": torch.cuda.get_device_name() if has_gpu else "none that torch sees",
+        "threads": f"{threads}, which wait {'asleep' if policy.lower() == 'passive' else 'awake'} "
+        f"(OMP_WAIT_POLICY={policy})",
+        "load": f"{load:.1f} in the last minute",
+    }
+    findings = {}
+    if load > 0.75 * cores:
+        what = (
+            f"other processes compute on this machine (load {load:.1f} on {cores} cores): "
+            "scoring takes a multiple of its time."
+        )
+        findings[what] = (
+            "end them, or leave them cores: OMP_NUM_THREADS="
+            f"{max(1, round(cores - load))} skpadim ...; in Python programs also set "
+            "OMP_WAIT_POLICY=PASSIVE, as this command does by itself"
+        )
+    if policy.lower() != "passive":
+        what = "threads that wait take the cores from other processes."
+        findings[what] = "export OMP_WAIT_POLICY=PASSIVE"
+    if threads > cores:
+        what = f"torch has {threads} threads for {cores} cores, which slows it down."
+        findings[what] = f"export OMP_NUM_THREADS={cores}"
+    if not has_numba and sys.version_info < (3, 15):
+        what = "Numba is missing, so the quick loops are."
+        findings[what] = "pip install numba"
+    if not has_gpu and shutil.which("nvidia-smi"):
+        what = f"this machine seems to have a GPU, and torch {torch.__version__} does not see it."
+        findings[what] = "install torch for it: https://pytorch.org/get-started/locally"
+    return facts, findings
+
+
+def _look_at_model(path):
+    """A model's detector, and findings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector = load_model(path)
+    findings = {str(warning.message): f"skpadim fit FOLDER -o {path}" for warning in caught}
+    calibrate = f"skpadim calibrate {path}"
+    share, asked = None, detector.contamination
+    if not hasattr(detector, "offset_"):
+        what = f"{path} has no threshold."
+        findings[what] = f"{calibrate} --on FOLDER_OF_OTHER_GOOD_IMAGES"
+    elif (share := flagged_share(detector)) is None:
+        what = (
+            f"the threshold of {path} comes from images that it has learned from: it flags "
+            "more new good ones than asked for, often most."
+        )
+        findings[what] = f"{calibrate} --on FOLDER_OF_OTHER_GOOD_IMAGES"
+    if share is not None and share > asked * (1 + 1e-6):
+        what = (
+            f"{path} flags about {100 * share:.2g} % of new good images, and contamination is "
+            f"{100 * asked:.2g} %: it was set by hand, or the images are too few for less."
+        )
+        findings[what] = (
+            f"{calibrate} --contamination {ceil(1000 * share) / 1000:g}, or fit with at least "
+            f"{samples_needed(asked)} images"
+        )
+    return detector, findings
+
+
+def _look_at_both(detector, model, paths, folder):
+    """How long an image takes, and whether scores have drifted."""
+    import numpy as np
+    from scipy.stats import mannwhitneyu
+
+    detector.set_params(n_jobs=None, verbose=0)
+    sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, _N_SAMPLE).astype(int))]
+    scores = detector.score_samples(sample)
+    seconds = []
+    for path in sample[:_N_TIMED]:
+        start = time.perf_counter()
+        detector.score_samples([path])
+        seconds.append(time.perf_counter() - start)
+    facts = {"one image": f"{1000 * np.median(seconds):.0f} ms, reading included"}
+    known = getattr(detector, "calibration_scores_", None)
+    if known is None:
+        return facts, {}
+    facts["maps' highest values"] = (
+        f"{-np.median(scores):.3g} in the middle, {-np.median(known):.3g} when it was calibrated"
+    )
+    n_flagged = int((scores < detector.offset_).sum())
+    if mannwhitneyu(scores, known, alternative="less").pvalue > 0.001:
+        return facts, {}
+    what = (
+        f"the images of {folder} are less normal than those that the threshold was set from: of "
+        f"{len(sample)} looked at it flags {n_flagged}. Light, focus or position may have changed, "
+        "or many are defective."
+    )
+    remedy = (
+        f"skpadim score {model} {folder} --contact-sheet worst.png, to see them; if they are good: "
+        f"skpadim calibrate {model} --on {folder}, or fit again with such images"
+    )
+    return facts, {what: remedy}

@@ -1,0 +1,94 @@
+"""`skpadim evaluate`: counts at the threshold, intervals, and metrics of one pass."""
+
+import shutil
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from skpadim.__main__ import main
+from skpadim.metrics import evaluate
+
+
+def test_counts_and_metrics_are_those_of_the_detector(model, test_folder, parts, tmp_path, capsys):
+    output = tmp_path / "e.csv"
+    assert main(["evaluate", str(model), str(test_folder), "-o", str(output)]) == 0
+    printed, told = capsys.readouterr()
+    assert "No metrics of pixels" not in told
+    detector = joblib.load(model)
+    flagged, bad = detector.predict(parts.data) < 0, parts.target == -1
+    table = pd.read_csv(output).set_index("kind")
+    assert set(table.index) == {*parts.kinds, "all defects"}
+    for kind in parts.kinds:
+        of_kind = parts.kinds == kind
+        assert table["n_images"][kind] == of_kind.sum()
+        assert table["n_flagged"][kind] == flagged[of_kind].sum()
+    row = table.loc["all defects"]
+    assert row["share_flagged"] == flagged[bad].mean()
+    masks = [mask if is_bad else None for mask, is_bad in zip(parts.masks, bad, strict=True)]
+    expected = evaluate(detector, parts.data, parts.target, masks)
+    for name in ("image_roc_auc", "pixel_roc_auc", "aupro_0.3"):
+        assert row[name] == pytest.approx(expected[name], abs=1e-6)
+        assert f"{expected[name]:.3f}" in printed
+
+
+def test_intervals_are_exact(model, test_folder, tmp_path, capsys):
+    # Of 24 good ones none: the upper end p has (1 - p)^24 = 0.025.
+    output = tmp_path / "e.csv"
+    arguments = ["evaluate", str(model), str(test_folder), "-o", str(output)]
+    assert main([*arguments, "--threshold", "1000"]) == 0
+    row = pd.read_csv(output).set_index("kind").loc["good"]
+    assert (row["n_flagged"], row["share_low"]) == (0, 0)
+    assert (1 - row["share_high"]) ** 24 == pytest.approx(0.025)
+    assert "At the threshold 1000:" in capsys.readouterr().out
+
+
+def test_without_masks_there_are_metrics_of_images(model, test_folder, tmp_path, capsys):
+    masks = shutil.move(tmp_path / "ground_truth", tmp_path / "elsewhere")
+    (test_folder / "good").rename(test_folder / "OK")
+    assert main(["evaluate", str(model), str(test_folder)]) == 0
+    printed, told = capsys.readouterr()
+    assert "image AUROC" in printed
+    assert "AUPRO" not in printed
+    assert "No metrics of pixels: 9 of 9 defective images have no mask (--masks), the first" in told
+    assert main(["evaluate", str(model), str(test_folder), "--masks", str(masks)]) == 0
+    assert "AUPRO" in capsys.readouterr().out
+
+
+def test_good_images_alone_have_false_alarms(model, test_folder, capsys):
+    for folder in test_folder.iterdir():
+        if folder.name != "good":
+            shutil.rmtree(folder)
+    assert main(["evaluate", str(model), str(test_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "good" in printed
+    assert "defects" not in printed
+    assert "nan" not in printed
+
+
+def test_unreadable_images_are_left_out_if_asked(model, test_folder, capsys):
+    bad = test_folder / "good/000.png"
+    bad.write_bytes(b"")
+    assert main(["evaluate", str(model), str(test_folder)]) == 1
+    assert str(bad) in capsys.readouterr().err
+    assert main(["evaluate", str(model), str(test_folder), "--on-error", "skip"]) == 3
+    printed, told = capsys.readouterr()
+    assert f"{bad} is empty" in told
+    assert np.array(printed.splitlines()[2].split())[:2].tolist() == ["good", "23"]
+
+
+def test_what_is_missing_in_a_folder_is_told(model, test_folder, tmp_path, capsys):
+    (next((tmp_path / "ground_truth").glob("*/*"))).unlink()
+    assert main(["evaluate", str(model), str(test_folder)]) == 0
+    assert "No metrics of pixels: 1 of 9 defective images" in capsys.readouterr().err
+    (test_folder / "good").rename(test_folder / "fine")
+    assert main(["evaluate", str(model), str(test_folder)]) == 1
+    assert "has no folder good, ok or normal" in capsys.readouterr().err
+
+
+def test_a_model_without_a_threshold_is_told(model, test_folder, good, capsys):
+    joblib.dump(joblib.load(model).set_params(calibration=None).fit(good), model)
+    assert main(["evaluate", str(model), str(test_folder)]) == 1
+    assert "has no threshold: give --threshold, or set one" in capsys.readouterr().err
+    assert main(["evaluate", str(model), str(test_folder), "--threshold", "9"]) == 0
