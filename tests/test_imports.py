@@ -19,7 +19,12 @@ assert "skpadim._padim" not in sys.modules, "the metrics"
 import skpadim.benchmark
 assert "torch" not in sys.modules, "the benchmark"
 
+from skpadim.plotting import ProCurveDisplay, ScoreHistogramDisplay
+assert "torch" not in sys.modules, "displays of what is in memory"
+
 from skpadim import PadimDetector
+from skpadim.plotting import AnomalyMapDisplay, PatchGaussianDisplay
+assert "matplotlib" not in sys.modules, "displays before they are drawn"
 assert "torch" in sys.modules
 """
 

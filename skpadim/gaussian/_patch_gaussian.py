@@ -26,7 +26,7 @@ from skpadim.calibration._training_samples import (
 )
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim.gaussian._leave_one_out import check_enough_samples
-from skpadim.gaussian._linalg import blas_threads, symmetric_matrices
+from skpadim.gaussian._linalg import blas_threads, diagonals, symmetric_matrices
 from skpadim.gaussian._moments import Moments, Samples
 from skpadim.gaussian._sharing import (
     SHARING,
@@ -588,6 +588,25 @@ def state_in(gaussian: PatchGaussian, device: torch.device) -> Moments | Samples
 def whitening_in(gaussian: PatchGaussian, device: torch.device, dtype: torch.dtype):
     """Factors of an estimator's covariances, for products in `dtype`."""
     return gaussian._whitening(device, dtype)
+
+
+def variances_in(gaussian: PatchGaussian) -> np.ndarray:
+    """Diagonals (*grid, n_features) of the covariances, float64, without making these."""
+    state, shape = gaussian._state(torch.device("cpu")), gaussian.location_.shape
+    if isinstance(state, Samples) and gaussian._sharing == "position":
+        squares = state.rows.double().sub_(state.mean).square_().sum(dim=0) / max(
+            state.count - 1, 1
+        )
+    elif gaussian._sharing == "neighbourhood":
+        squares = torch.empty((int(np.prod(shape[:-1])), shape[-1]), dtype=torch.float64)
+        for positions, moments in all_pooled_moments(state, shape[:-1]):
+            squares[positions] = diagonals(moments.scatter) / max(moments.count - 1, 1)
+    else:
+        squares = diagonals(state.scatter) / max(state.count - 1, 1)
+    variances = (squares + gaussian.regularization_).numpy()
+    if gaussian._sharing == "image":
+        return np.broadcast_to(variances[0], shape)
+    return variances.reshape(shape)
 
 
 def _normal_samples(X, y, groups=None, any_y=True):

@@ -36,6 +36,11 @@ def map_colours(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     return coloured
 
 
+def plain_colours() -> np.ndarray:
+    """The scale without its grey (n_colours, 3), for maps without a threshold: from white on."""
+    return np.delete(_COLOURS, 1, axis=0)
+
+
 def overlay(
     image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float = 0.6
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from skpadim import PatchGaussian
 from skpadim.calibration._conformal import conformal_offset
 from skpadim.gaussian._linalg import lower_triangles
 from skpadim.gaussian._mahalanobis import mahalanobis_distances, whitening_factors
+from skpadim.gaussian._patch_gaussian import variances_in
 
 
 @parametrize_with_checks(
@@ -66,6 +67,14 @@ def test_distances_are_the_papers(n_train, dtype, tolerance):
     distances = PatchGaussian().fit(train).mahalanobis(test)
     assert distances.dtype == dtype
     np.testing.assert_allclose(distances, reference_distances(train, test, 0.01), rtol=tolerance)
+
+
+@pytest.mark.parametrize("n_samples", [4, 30])  # samples are kept, or scatters
+@pytest.mark.parametrize("sharing", ["position", "neighbourhood", "image"])
+def test_variances_are_the_diagonals_of_the_covariances(sharing, n_samples):
+    gaussian = PatchGaussian(sharing=sharing, regularization=0.5).fit(make_embeddings(n_samples))
+    expected = np.diagonal(gaussian.get_covariance(), axis1=-2, axis2=-1)
+    np.testing.assert_allclose(variances_in(gaussian), expected)
 
 
 def test_covariance_is_the_papers():
