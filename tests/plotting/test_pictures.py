@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from skpadim.plotting import (
     AnomalyMapDisplay,
@@ -20,20 +20,18 @@ from skpadim.plotting import (
 
 plt = pytest.importorskip("matplotlib.pyplot")
 PICTURES = Path(__file__).parent / "pictures"
-# Mean difference of pixels, of 255. Other versions of matplotlib and of its fonts differ by less
-# where there is no text; a wrong overlay, or none, differs by more.
-TOLERANCE = 1.5
+# Mean difference of pixels, of 255: another version of matplotlib makes half of it.
+TOLERANCE = 1.0
 
 
 def made(shift=0):
     """Three bright parts with a spot each, their maps, and masks of the spots."""
-    rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:60, :80]
     images, maps, masks = [], [], []
     for index, size in enumerate((4, 9, 13)):
         spot = np.hypot(rows - 30, columns - 20 - 20 * index) < size
         part = np.hypot((rows - 30) / 26, (columns - 40) / 36) < 1
-        grey = 60 + 150 * part - 70 * spot + rng.normal(0, 4, spot.shape)
+        grey = gaussian_filter(60.0 + 150 * part - 70 * spot, 1)
         images.append(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
         maps.append(np.roll(gaussian_filter(spot * 1.0, 4), shift, axis=1) * 3 + 0.1)
         masks.append(spot)
@@ -88,14 +86,19 @@ def pixels(display):
         if axes.get_legend():
             axes.get_legend().remove()
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=40)
-    return Image.open(file).convert("RGB")
+    figure.savefig(file, format="png", dpi=160)
+    # Made smaller here: versions of matplotlib round places and resample images differently.
+    return Image.open(file).convert("RGB").reduce(4)
 
 
 def difference(picture, name):
     expected = Image.open(PICTURES / f"{name}.png").convert("RGB")
     assert picture.size == expected.size
-    return np.abs(np.asarray(picture, float) - np.asarray(expected, float)).mean()
+    # Smoothed, since lines may lie half a pixel aside.
+    got, wanted = (
+        uniform_filter(np.asarray(each, float), (3, 3, 0)) for each in (picture, expected)
+    )
+    return np.abs(got - wanted).mean()
 
 
 @pytest.mark.parametrize("name", DISPLAYS)
@@ -105,12 +108,11 @@ def test_a_display_looks_as_it_did(name):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"shift": 8}, {"threshold": 1.6}, {"opacity": 0.0}, {"kind": "map"}, {"y": [-1, -1, 1]}],
+    [{"shift": 3}, {"threshold": 1.6}, {"opacity": 0.0}, {"kind": "map"}],
     ids=str,
 )
 def test_a_wrong_overlay_is_seen(wrong):
-    got = difference(pixels(draw_maps(**{"kind": "overlay", **wrong})), "overlay")
-    assert (got > TOLERANCE) == ("y" not in wrong)  # titles, for one, play no part
+    assert difference(pixels(draw_maps(**{"kind": "overlay", **wrong})), "overlay") > TOLERANCE
 
 
 def test_in_grey_what_is_anomalous_is_darker_than_all_that_is_good():
