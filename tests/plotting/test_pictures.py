@@ -86,9 +86,9 @@ def pixels(display):
         if axes.get_legend():
             axes.get_legend().remove()
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=160)
+    figure.savefig(file, format="png", dpi=120)
     # Made smaller here: versions of matplotlib round places and resample images differently.
-    return Image.open(file).convert("RGB").reduce(4)
+    return Image.open(file).convert("RGB").reduce(3)
 
 
 def difference(picture, name):
