@@ -2,16 +2,16 @@
 A threshold that holds
 ======================
 
-How many new good parts does a detector flag, where a share was asked for? Thresholds are set from
-good images alone: from their leave-one-out scores, or, as is common elsewhere, from the scores of
-the training images themselves.
+How many new good parts does a detector flag, where a share was asked for? Thresholds
+are set from good images alone: from their leave-one-out scores, or, as is common
+elsewhere, from the scores of the training images themselves.
 """
 
 # %%
 # Good parts only
 # ---------------
-# Their embeddings are computed once; Gaussians are then fitted to many random choices of them, and
-# the parts that are left are new ones.
+# Their embeddings are computed once. Gaussians are then fitted to many random choices
+# of them, and the parts that are left are new ones.
 
 import warnings
 
@@ -22,15 +22,15 @@ from skpadim import PatchEmbedder, PatchGaussian
 from skpadim.datasets import make_defects
 
 parts = make_defects(n_good=360, n_defective=0, image_size=64, random_state=0)
-embedder = PatchEmbedder("filter_bank", image_size=64, crop_size=None, layers=("layer2", "layer3"))
+embedder = PatchEmbedder("filter_bank", image_size=64, layers=("layer2", "layer3"))
 embeddings = embedder.fit_transform(parts.data)
 print(embeddings.shape)
 
 # %%
 # Flagged and asked for
 # ---------------------
-# The same model gets all thresholds: ``calibrate`` without samples sets another one from the
-# scores that the fit has left.
+# The same model gets all thresholds: ``calibrate`` without samples sets another one
+# from the scores that the fit has left.
 
 asked_for = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
 rng = np.random.default_rng(0)
@@ -54,32 +54,17 @@ def flagged(calibration, n_train, n_repetitions=8):
 
 figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
 axis.plot([0, 0.3], [0, 0.3], color="black", linewidth=1, label="what was asked for")
+styles = {"leave_one_out": ("#0072b2", "-"), "training": ("#d55e00", "--")}
 for n_train, marker in ((30, "o"), (100, "s"), (200, "^")):
-    for calibration, colour in (("leave_one_out", "tab:blue"), ("training", "tab:orange")):
+    for calibration, (colour, line) in styles.items():
         shares = flagged(calibration, n_train)
         print(f"{n_train:3} images, {calibration:13}:", np.round(shares, 3))
-        axis.plot(
-            asked_for,
-            shares,
-            color=colour,
-            marker=marker,
-            label=f"{calibration.replace('_', ' ')}, {n_train} images",
-        )
-axis.set(xlabel="share asked for", ylabel="share of new good parts that is flagged", ylim=(0, 1))
+        label = f"{calibration.replace('_', ' ')}, {n_train} images"
+        axis.plot(asked_for, shares, line, color=colour, marker=marker, label=label)
+axis.set(
+    xlabel="share asked for",
+    ylabel="share of new good parts that is flagged",
+    ylim=(0, 1),
+)
 axis.legend(fontsize="small")
-
-# %%
-# Several photographs of a part
-# -----------------------------
-# Photographs of one part vouch for each other when they are left out one by one: the threshold
-# becomes too strict for parts that are new. With ``groups`` they are left out together, and a part
-# counts as one.
-
-views = make_defects(n_good=40, n_defective=0, n_views=5, image_size=64, random_state=1)
-new = make_defects(n_good=200, n_defective=0, image_size=64, random_state=2)
-gaussian = PatchGaussian(calibration="leave_one_out", contamination=0.1)
-train, test = embedder.transform(views.data), embedder.transform(new.data)
-print("flagged, one by one:", (gaussian.fit(train).predict(test) == -1).mean())
-gaussian.fit(train, groups=views.groups)
-print("flagged, by part:   ", (gaussian.predict(test) == -1).mean())
 plt.show()
