@@ -76,7 +76,7 @@ axis.set(xlabel="part", ylabel="score")
 axis.legend(ncols=3, fontsize="small")
 
 # %%
-# The first that were flagged before the stain, and the last after it:
+# The first four that were flagged, and the last four, with the stain:
 
 chosen = [*flagged][:4] + [*flagged][-4:]
 pictures = [image for number, image in enumerate(camera()) if number in chosen]

@@ -7,9 +7,10 @@ and both together. Which one suits depends on the parts.
 """
 
 # %%
-# Four kinds of parts
-# -------------------
-# Generated ones, and so of one style: measure on pictures of your own before you choose.
+# Three kinds of parts
+# --------------------
+# Generated ones, and so of one style: measure on pictures of your own before you
+# choose.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +23,7 @@ from skpadim.plotting import AnomalyMapDisplay
 
 backbones = ("filter_bank", "efficientnet_lite0", "efficientnet_lite0+filter_bank")
 rows, detectors = [], {}
-for part in ("disc", "capsule", "wood", "grid"):
+for part in ("disc", "wood", "grid"):
     train = make_defects(40, 0, part=part, image_size=128, random_state=0)
     test = make_defects(20, 20, part=part, image_size=128, random_state=1)
     for backbone in backbones:
@@ -45,7 +46,8 @@ table.round(3)
 # In a picture
 # ------------
 # With twenty good and twenty defective parts of each kind, differences of a few
-# hundredths are chance.
+# hundredths are chance. The network is ahead of the bank on all three; both together
+# are no better than the network alone.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
 places = np.arange(len(table))
@@ -65,9 +67,9 @@ for axis, metric in zip(axes, ("image AUROC", "AUPRO"), strict=True):
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
-# What one sees that the other does not
-# -------------------------------------
-# The last part, by the bank and by the network.
+# What each of them sees
+# ----------------------
+# The worst eight of the last kind, by the bank and by the network.
 
 for backbone in backbones[:2]:
     display = AnomalyMapDisplay.from_estimator(

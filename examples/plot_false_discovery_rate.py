@@ -11,7 +11,7 @@ flagged* instead.
 # Three hundred parts, of which twenty are bad
 # --------------------------------------------
 # The smallest p-value is 1 / (n + 1) for n training images, so that rare defects need
-# many images to learn from. The pictures here are small, so that they are drawn quickly.
+# many images to learn from. The pictures here are small, and quickly drawn.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,7 +56,7 @@ for how, flagged in (
 
 # %%
 # P-values of good parts are spread over 0 to 1, as they should be. Those of defective
-# ones pile up at 0. Sorted, all are flagged up to the last one that lies below the line.
+# ones pile up at 0. Sorted, all are flagged up to the last one below the line.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 bins = np.linspace(0, 1, 21)

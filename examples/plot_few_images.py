@@ -27,8 +27,8 @@ new = make_defects(n_good=25, n_defective=25, random_state=1)
 # %%
 # More and more images
 # --------------------
-# The threshold is left out (``calibration=None``), as only ranks are compared here. With
-# ``memory`` each picture goes through the network once.
+# The threshold is left out (``calibration=None``), as only ranks are compared here.
+# With ``memory`` each picture goes through the network once.
 
 cache = tempfile.TemporaryDirectory()
 counts = (4, 8, 16)
@@ -67,7 +67,8 @@ axes[0].legend(title="sharing")
 # What eight images teach
 # -----------------------
 # Alone, each place has seen eight values of each feature, and the picture of where good
-# parts vary is ragged. Neighbourhoods have seen up to seventy-two.
+# parts vary is ragged. Neighbourhoods have seen up to seventy-two. They
+# are laxer too, since what is around an edge differs from it.
 
 for sharing in ("position", "neighbourhood"):
     display = PatchGaussianDisplay.from_estimator(

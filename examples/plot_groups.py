@@ -50,7 +50,8 @@ for axis, groups, how in zip(
 
 # %%
 # One by one, the dashed outline lies to the right of the new parts' scores: the model
-# has seen another photograph of the part that was left out. By part, the two agree.
+# has seen another photograph of the part that was left out. By part, the two agree;
+# with forty parts, the share that is flagged may still be off by some percent.
 #
 # In a search, :class:`~skpadim.model_selection.NormalGroupFold` keeps the photographs
 # of a part in one fold.

@@ -40,7 +40,7 @@ network = nn.Sequential(stage(3, 24), stage(24, 48), stage(48, 64))
 # -------------
 # Layers are named as in ``network.named_modules()``, where those of a ``Sequential``
 # are numbers, and given names of your choice, from fine to coarse. ``mean`` and ``std``
-# say what the network expects. Each layer's channels and stride are found by running it.
+# say what the network expects. Channels and strides are found by running it.
 
 backbone = ModuleBackbone(
     network,
@@ -80,8 +80,8 @@ for name, (network, layers) in candidates.items():
     detectors[name] = detector
 
 # %%
-# Random convolutions see edges and colours, and that is enough for plain defects: they
-# are the mark that a network with training has to beat.
+# Random convolutions see edges and colours, and on these parts they rank as well as the
+# filter bank. They are the mark that a network with training has to beat.
 
 AnomalyMapDisplay.from_estimator(
     detectors["second + third"], new.data, new.target, new.masks, max_images=8

@@ -39,8 +39,8 @@ print("distances: ", plain[-1].mahalanobis(embeddings).shape)
 # %%
 # What it has learned
 # -------------------
-# Where good parts vary, at the edges and the print, the model is lax; elsewhere it is
-# strict. At the marked place it expects these values of the features.
+# Where good parts vary, at the ends and edges of the capsule, the model is lax;
+# elsewhere it is strict. At the marked place it expects these values of the features.
 
 PatchGaussianDisplay.from_estimator(plain)
 

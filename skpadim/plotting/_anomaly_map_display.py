@@ -324,7 +324,7 @@ class AnomalyMapDisplay:
     def _plot_colorbar(self, colours, norm):
         from matplotlib.cm import ScalarMappable
 
-        label = "anomaly map (score: minus its maximum)"
+        label = "anomaly map"
         scale = ScalarMappable(norm, colours)
         self.colorbar_ = self.figure_.colorbar(
             scale,

@@ -123,6 +123,7 @@ class PatchGaussianDisplay:
             axes[0].plot(column, row, "s", markersize=9, fillstyle="none", color=colour,
                          markeredgewidth=width)  # fmt: skip
         axes[0].set(xlabel="Column of the grid", ylabel="Row of the grid")
+        axes[0].locator_params(integer=True)
         mean, sd = self.location[row, column], np.sqrt(self.variances[row, column])
         features = np.arange(len(mean))
         self.band_ = axes[1].fill_between(

@@ -13,7 +13,7 @@ _STYLES = {
     "good": {"facecolor": "#56b4e9", "edgecolor": "#0a5a8a"},
     "defective": {"facecolor": "#d55e00", "edgecolor": "black", "hatch": "///", "alpha": 0.75},
     "new": {"facecolor": "#56b4e9", "edgecolor": "#0a5a8a"},
-    "training, left out": {"fill": False, "edgecolor": "black", "linestyle": "--"},
+    "left out": {"fill": False, "edgecolor": "black", "linestyle": "--"},
 }
 
 
@@ -38,7 +38,7 @@ class ScoreHistogramDisplay:
     ----------
     bars_ : dict of str to list of matplotlib Patch
         The outline of each histogram, of "good", "defective", "new" (where `y` is not known) and
-        "training, left out".
+        "left out" (of `calibration_scores`).
     threshold_line_ : matplotlib Line2D or None
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
@@ -61,7 +61,10 @@ class ScoreHistogramDisplay:
 
     @classmethod
     def from_estimator(cls, detector, X, y=None, *, ax=None, **kwargs):
-        """Score images and draw their histogram, beside that of the left-out training images.
+        """Score images and draw their histogram, beside that of the left-out ones.
+
+        These are the training images, each scored as by a model that has not seen it, or those
+        that the detector was calibrated with.
 
         Parameters
         ----------
@@ -164,7 +167,7 @@ class ScoreHistogramDisplay:
             labels = check_labels(self.y, len(scores))
             kinds = {"good": scores[labels == 1], "defective": scores[labels == -1]}
         if self.calibration_scores is not None:
-            kinds["training, left out"] = np.asarray(self.calibration_scores, dtype=float)
+            kinds["left out"] = np.asarray(self.calibration_scores, dtype=float)
         return {kind: values for kind, values in kinds.items() if len(values)}
 
     def _label(self, kind, scores):

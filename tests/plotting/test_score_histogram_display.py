@@ -26,12 +26,12 @@ def test_bars_are_shares_of_each_kind(rng):
     scores = np.r_[rng.normal(0, 1, 30), rng.normal(-5, 1, 10)]
     edges = np.linspace(-9, 4, 14)
     display = show(y, scores, calibration_scores=rng.normal(0, 1, 100), bins=edges)
-    assert list(display.bars_) == ["good", "defective", "training, left out"]
+    assert list(display.bars_) == ["good", "defective", "left out"]
     for kind, values in (("good", scores[:30]), ("defective", scores[30:])):
         expected = np.histogram(values, edges)[0] / len(values)
         np.testing.assert_allclose(heights(display.bars_[kind]), expected)
     assert display.threshold_line_ is None
-    assert texts(display) == ["30 good", "10 defective", "100 training, left out"]
+    assert texts(display) == ["30 good", "10 defective", "100 left out"]
 
 
 def test_the_legend_counts_what_the_threshold_flags():
@@ -51,14 +51,14 @@ def test_an_estimator_s_scores_threshold_and_left_out_scores_are_shown(detector,
     assert display.threshold_line_.get_xdata()[0] == detector.offset_
     n_found = (detector.predict(parts.data[24:]) == -1).sum()
     assert texts(display)[1] == f"9 defective ({n_found} flagged)"
-    assert texts(display)[2].startswith("20 training, left out (")
+    assert texts(display)[2].startswith("20 left out (")
 
 
 def test_without_labels_images_are_new_and_a_pipeline_ends_in_the_detector(rng):
     pipeline = make_pipeline(StandardScaler(), PatchGaussian(calibration="leave_one_out"))
     pipeline.fit(rng.normal(size=(60, 3)))
     display = ScoreHistogramDisplay.from_estimator(pipeline, rng.normal(size=(10, 3)))
-    assert list(display.bars_) == ["new", "training, left out"]
+    assert list(display.bars_) == ["new", "left out"]
     assert display.threshold == pipeline[-1].offset_
     figure, axes = plt.subplots()
     pipeline[-1].set_params(calibration=None).fit(rng.normal(size=(60, 3)))
@@ -70,7 +70,7 @@ def test_without_labels_images_are_new_and_a_pipeline_ends_in_the_detector(rng):
 def test_kinds_are_told_apart_in_grey(rng):
     display = show([1, 1, -1, -1], [0, 1, -1, -2], calibration_scores=[0.5, 1], threshold=-0.5)
     good, defective, left_out = (
-        display.bars_[kind][0] for kind in ("good", "defective", "training, left out")
+        display.bars_[kind][0] for kind in ("good", "defective", "left out")
     )
     lightness = [
         np.dot(bar.get_facecolor()[:3], [0.2126, 0.7152, 0.0722]) for bar in (good, defective)
