@@ -66,6 +66,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "download_all_examples": False,
+    "remove_config_comments": True,
     # Tables, and no <... object at 0x...>.
     "capture_repr": ("_repr_html_",),
     # Of an example without a picture.

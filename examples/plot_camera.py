@@ -87,3 +87,4 @@ AnomalyMapDisplay.from_predictions(
     names=[f"part {number}" for number in chosen],
 )
 plt.show()
+# sphinx_gallery_thumbnail_number = 1

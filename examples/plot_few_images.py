@@ -92,3 +92,4 @@ AnomalyMapDisplay.from_estimator(
     detector, new.data, new.target, new.masks, max_images=12, n_columns=6
 )
 plt.show()
+# sphinx_gallery_thumbnail_number = 4

@@ -58,3 +58,4 @@ AnomalyMapDisplay.from_estimator(
     detector, new.data, new.target, new.masks, max_images=20, n_columns=5
 )
 plt.show()
+# sphinx_gallery_thumbnail_number = 3

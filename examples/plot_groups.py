@@ -57,3 +57,4 @@ for axis, groups, how in zip(
 # of a part in one fold.
 
 plt.show()
+# sphinx_gallery_thumbnail_number = 2

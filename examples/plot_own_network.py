@@ -87,3 +87,4 @@ AnomalyMapDisplay.from_estimator(
     detectors["second + third"], new.data, new.target, new.masks, max_images=8
 )
 plt.show()
+# sphinx_gallery_thumbnail_number = 2

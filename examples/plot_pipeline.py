@@ -85,3 +85,4 @@ AnomalyMapDisplay.from_predictions(
     max_images=8,
 )
 plt.show()
+# sphinx_gallery_thumbnail_number = 3
