@@ -51,7 +51,12 @@ with sklearn.config_context(enable_metadata_routing=True):
 # Eight candidates in four folds are 32 fits. What is kept is the features of 60 images.
 
 files = [path for path in Path(cache.name).rglob("*") if path.is_file()]
-print(len(files), "files,", sum(file.stat().st_size for file in files) // 2**20, "MB")
+print(
+    len(files),
+    "files,",
+    sum(file.stat().st_size for file in files) // 2**20,
+    "MB",
+)
 
 # %%
 # What is best for images, and what for maps

@@ -19,7 +19,9 @@ from skpadim.datasets import make_defects
 from skpadim.plotting import AnomalyMapDisplay
 
 train = make_defects(80, 0, part="bottle", image_size=96, random_state=0)
-line = make_defects(110, 10, part="bottle", difficulty=0, image_size=96, random_state=1)
+line = make_defects(
+    110, 10, part="bottle", difficulty=0, image_size=96, random_state=1
+)
 order = np.random.default_rng(0).permutation(120)
 rows, columns = np.mgrid[:96, :96]
 near = np.exp(-((rows - 15) ** 2 + (columns - 80) ** 2) / 60)
@@ -39,7 +41,11 @@ def camera():
 # flagged the map.
 
 detector = PadimDetector(
-    "filter_bank", image_size=96, contamination=0.02, batch_size=8, random_state=0
+    "filter_bank",
+    image_size=96,
+    contamination=0.02,
+    batch_size=8,
+    random_state=0,
 ).fit(train.data)
 scores, flagged = [], {}
 for maps in detector.iter_anomaly_maps(camera()):
@@ -59,9 +65,15 @@ print(len(scores), "parts,", len(flagged), "flagged")
 defective = line.target[order] == -1
 figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
 numbers = np.arange(120)
-axis.plot(numbers[~defective], scores[~defective], "o", color="#0072b2", label="good")
 axis.plot(
-    numbers[defective], scores[defective], "x", color="#d55e00", label="defective"
+    numbers[~defective], scores[~defective], "o", color="#0072b2", label="good"
+)
+axis.plot(
+    numbers[defective],
+    scores[defective],
+    "x",
+    color="#d55e00",
+    label="defective",
 )
 window = np.lib.stride_tricks.sliding_window_view(scores, 15)
 axis.plot(

@@ -34,7 +34,12 @@ search = GridSearchCV(
 ).fit(parts.data, parts.target)
 
 table = pd.DataFrame(search.cv_results_)[
-    ["param_layers", "param_regularization", "mean_test_score", "std_test_score"]
+    [
+        "param_layers",
+        "param_regularization",
+        "mean_test_score",
+        "std_test_score",
+    ]
 ]
 table.round(3)
 

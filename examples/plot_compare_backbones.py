@@ -21,7 +21,11 @@ from skpadim.datasets import make_defects
 from skpadim.metrics import evaluate
 from skpadim.plotting import AnomalyMapDisplay
 
-backbones = ("filter_bank", "efficientnet_lite0", "efficientnet_lite0+filter_bank")
+backbones = (
+    "filter_bank",
+    "efficientnet_lite0",
+    "efficientnet_lite0+filter_bank",
+)
 rows, detectors = [], {}
 for part in ("disc", "wood", "grid"):
     train = make_defects(40, 0, part=part, image_size=128, random_state=0)
@@ -49,7 +53,9 @@ table.round(3)
 # hundredths are chance. The network is ahead of the bank on all three; both together
 # are no better than the network alone.
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    1, 2, figsize=(10, 4), sharey=True, layout="constrained"
+)
 places = np.arange(len(table))
 for axis, metric in zip(axes, ("image AUROC", "AUPRO"), strict=True):
     for shift, backbone in enumerate(backbones):
@@ -64,7 +70,9 @@ for axis, metric in zip(axes, ("image AUROC", "AUPRO"), strict=True):
         )
     axis.set(title=metric, ylim=(0.4, 1.0))
     axis.set_xticks(places, table.index)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.legend(
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+)
 
 # %%
 # What each of them sees
@@ -73,7 +81,11 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 
 for backbone in backbones[:2]:
     display = AnomalyMapDisplay.from_estimator(
-        detectors["grid", backbone], test.data, test.target, test.masks, max_images=8
+        detectors["grid", backbone],
+        test.data,
+        test.target,
+        test.masks,
+        max_images=8,
     )
     display.figure_.suptitle(backbone)
 plt.show()

@@ -22,7 +22,9 @@ from skpadim.datasets import make_defects
 from skpadim.plotting import AnomalyMapDisplay
 
 train = make_defects(600, 0, part="bottle", image_size=64, random_state=0)
-new = make_defects(280, 20, part="bottle", difficulty=0, image_size=64, random_state=1)
+new = make_defects(
+    280, 20, part="bottle", difficulty=0, image_size=64, random_state=1
+)
 detector = PadimDetector(
     "filter_bank", image_size=64, contamination=0.05, random_state=0
 )
@@ -50,19 +52,25 @@ for how, flagged in (
     wrong = (flagged & ~defective).sum()
     print(
         f"{how:26} {flagged.sum():3} flagged, {wrong} of them good "
-        f"({wrong / max(1, flagged.sum()):.0%}); {(flagged & defective).sum()} of 20 "
-        "defects found"
+        f"({wrong / max(1, flagged.sum()):.0%}); "
+        f"{(flagged & defective).sum()} of 20 defects found"
     )
 
 # %%
 # P-values of good parts are spread over 0 to 1, as they should be. Those of defective
 # ones pile up at 0. Sorted, all are flagged up to the last one below the line.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(10, 4), layout="constrained"
+)
 bins = np.linspace(0, 1, 21)
 left.hist(p_values[~defective], bins, label="good", facecolor="#56b4e9")
 left.hist(
-    p_values[defective], bins, label="defective", facecolor="#d55e00", hatch="///"
+    p_values[defective],
+    bins,
+    label="defective",
+    facecolor="#d55e00",
+    hatch="///",
 )
 left.set(xlabel="p-value", ylabel="parts")
 left.legend()

@@ -48,7 +48,10 @@ for sharing in ("position", "neighbourhood", "image"):
         region = aupro_score(new.masks, maps)
         results[sharing].append((image, region))
         detectors[sharing, count] = detector
-        print(f"{sharing:13} {count:2} images: AUROC {image:.3f}, AUPRO {region:.3f}")
+        print(
+            f"{sharing:13} {count:2} images: "
+            f"AUROC {image:.3f}, AUPRO {region:.3f}"
+        )
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for sharing, style in zip(results, ("o-", "s--", "^:"), strict=True):

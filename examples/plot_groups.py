@@ -23,7 +23,9 @@ new = make_defects(n_good=200, n_defective=0, image_size=64, random_state=2)
 print(train.groups[:12])
 
 figure, axes = plt.subplots(2, 5, figsize=(8, 3.4), layout="constrained")
-for axis, image, group in zip(axes.flat, train.data, train.groups, strict=False):
+for axis, image, group in zip(
+    axes.flat, train.data, train.groups, strict=False
+):
     axis.imshow(image)
     axis.set(title=f"part {group}", xticks=[], yticks=[])
 
@@ -45,7 +47,9 @@ for axis, groups, how in zip(
     detector.fit(train.data, groups=groups)
     share = (detector.predict(new.data) == -1).mean()
     print(f"left out {how:10}: {share:.1%} of new good parts are flagged")
-    ScoreHistogramDisplay.from_estimator(detector, new.data, new.target, ax=axis)
+    ScoreHistogramDisplay.from_estimator(
+        detector, new.data, new.target, ax=axis
+    )
     axis.set_title(f"left out {how}: {share:.1%} of new good parts flagged")
 
 # %%

@@ -57,8 +57,15 @@ maps["PaDiM"] = detector.anomaly_map(new.data)
 # -------------------
 # Exact, from one count. The masks are those of the generated parts.
 
-table = pd.DataFrame({name: pixel_metrics(new.masks, m) for name, m in maps.items()})
-shown = ["image_roc_auc", "pixel_roc_auc", "pixel_average_precision", "aupro_0.3"]
+table = pd.DataFrame(
+    {name: pixel_metrics(new.masks, m) for name, m in maps.items()}
+)
+shown = [
+    "image_roc_auc",
+    "pixel_roc_auc",
+    "pixel_average_precision",
+    "aupro_0.3",
+]
 table.T[shown].round(3)
 
 # %%

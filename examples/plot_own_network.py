@@ -72,11 +72,17 @@ figure, axis = plt.subplots(layout="constrained")
 detectors = {}
 for name, (network, layers) in candidates.items():
     detector = PadimDetector(
-        network, layers=layers, image_size=96, regularization="auto", random_state=0
+        network,
+        layers=layers,
+        image_size=96,
+        regularization="auto",
+        random_state=0,
     ).fit(train.data)
     auroc = roc_auc_score(new.target, detector.score_samples(new.data))
     print(f"{name:15} image AUROC {auroc:.3f}")
-    ProCurveDisplay.from_estimator(detector, new.data, new.masks, name=name, ax=axis)
+    ProCurveDisplay.from_estimator(
+        detector, new.data, new.masks, name=name, ax=axis
+    )
     detectors[name] = detector
 
 # %%

@@ -42,15 +42,18 @@ for lot in np.split(parts.data, 8):
     flagged.append((labels[new.target == 1] == -1).mean())
     ranked.append(roc_auc_score(new.target, scores))
     print(
-        f"{counts[-1]:3} images: AUROC {ranked[-1]:.3f}, found {found[-1]:.0%} of the "
-        f"defects, flagged {flagged[-1]:.0%} of the good parts"
+        f"{counts[-1]:3} images: AUROC {ranked[-1]:.3f}, "
+        f"{found[-1]:.0%} of the defects found, "
+        f"{flagged[-1]:.0%} of the good parts flagged"
     )
 
 # %%
 # The same model as by one fit
 # ----------------------------
 
-whole = PadimDetector("filter_bank", image_size=96, random_state=0).fit(parts.data)
+whole = PadimDetector("filter_bank", image_size=96, random_state=0).fit(
+    parts.data
+)
 difference = np.abs(whole.score_samples(new.data) / scores - 1).max()
 print(f"largest difference of a score: {difference:.1e} of it")
 

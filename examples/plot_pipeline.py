@@ -59,7 +59,9 @@ def pool(embeddings):
 
 
 gaussian = PatchGaussian(calibration="leave_one_out", contamination=0.05)
-pooled = make_pipeline(embedder, FunctionTransformer(pool), gaussian).fit(train.data)
+pooled = make_pipeline(embedder, FunctionTransformer(pool), gaussian).fit(
+    train.data
+)
 pipelines = {"plain": plain, "pooled": pooled}
 figure, axes = plt.subplots(2, 1, figsize=(7, 6), layout="constrained")
 for axis, (name, pipeline) in zip(axes, pipelines.items(), strict=True):

@@ -22,7 +22,9 @@ from skpadim import PatchEmbedder, PatchGaussian
 from skpadim.datasets import make_defects
 
 parts = make_defects(n_good=360, n_defective=0, image_size=64, random_state=0)
-embedder = PatchEmbedder("filter_bank", image_size=64, layers=("layer2", "layer3"))
+embedder = PatchEmbedder(
+    "filter_bank", image_size=64, layers=("layer2", "layer3")
+)
 embeddings = embedder.fit_transform(parts.data)
 print(embeddings.shape)
 
@@ -42,7 +44,9 @@ def flagged(calibration, n_train, n_repetitions=8):
     for row in shares:
         order = rng.permutation(len(embeddings))
         train, new = embeddings[order[:n_train]], embeddings[order[n_train:]]
-        gaussian = PatchGaussian(calibration=calibration, contamination=0.5).fit(train)
+        gaussian = PatchGaussian(
+            calibration=calibration, contamination=0.5
+        ).fit(train)
         for column, contamination in enumerate(asked_for):
             gaussian.set_params(contamination=contamination)
             with warnings.catch_warnings():
@@ -53,14 +57,18 @@ def flagged(calibration, n_train, n_repetitions=8):
 
 
 figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
-axis.plot([0, 0.3], [0, 0.3], color="black", linewidth=1, label="what was asked for")
+axis.plot(
+    [0, 0.3], [0, 0.3], color="black", linewidth=1, label="what was asked for"
+)
 styles = {"leave_one_out": ("#0072b2", "-"), "training": ("#d55e00", "--")}
 for n_train, marker in ((30, "o"), (100, "s"), (200, "^")):
     for calibration, (colour, line) in styles.items():
         shares = flagged(calibration, n_train)
         print(f"{n_train:3} images, {calibration:13}:", np.round(shares, 3))
         label = f"{calibration.replace('_', ' ')}, {n_train} images"
-        axis.plot(asked_for, shares, line, color=colour, marker=marker, label=label)
+        axis.plot(
+            asked_for, shares, line, color=colour, marker=marker, label=label
+        )
 axis.set(
     xlabel="share asked for",
     ylabel="share of new good parts that is flagged",
