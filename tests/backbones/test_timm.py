@@ -21,22 +21,20 @@ timm = pytest.importorskip("timm")
 _timm = pytest.importorskip("skpadim.backbones._timm")
 
 LAYERS = ("layer1", "layer2", "layer3")
-# Channels of layer1 to layer3, and their strides.
+# One of each kind: channels of layer1 to layer3, which have the strides 4, 8 and 16.
 STAGED = {
-    "resnet10t": (64, 128, 256),
-    "mobilenetv3_small_050": (8, 16, 24),
+    "test_resnet": (32, 48, 192),
+    "test_efficientnet": (24, 32, 48),
+    "test_convnext2": (32, 64, 96),
     "tf_efficientnet_lite0": (24, 40, 112),  # cannot be recorded: it pads by the image's size
-    "convnext_atto": (40, 80, 160),
-    "regnetx_002": (24, 56, 152),
     "efficientvit_b0": (16, 32, 64),
     "coatnet_pico_rw_224": (64, 128, 256),  # takes images of one size only
-    "swin_tiny_patch4_window7_224": (96, 192, 384),
-    "efficientnet_lite0": (24, 40, 112),
+    "swin_tiny_patch4_window7_224": (96, 192, 384),  # with channels last
 }
+# Channels and stride.
 PLAIN = {
-    "vit_tiny_patch16_224": (192, 16),
-    "deit_tiny_distilled_patch16_224": (192, 16),
-    "vit_small_patch14_reg4_dinov2": (384, 14),
+    "test_vit": (64, 16),
+    "deit_tiny_distilled_patch16_224": (192, 16),  # with two tokens before those of patches
     "eva02_tiny_patch14_224": (192, 14),
 }
 
