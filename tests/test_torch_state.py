@@ -143,9 +143,13 @@ def make_network():
 
 
 DETECTORS = {
-    "filter_bank": {"backbone": "filter_bank"},
-    "semi-orthogonal": {"projection": "semi_orthogonal", "n_features": 20},
-    "network": {"backbone": make_network(), "layers": ("1", "5"), "n_features": 20},
+    "filter_bank": {"n_features": 20},
+    "network": {
+        "backbone": make_network(),
+        "layers": ("1", "5"),
+        "projection": "semi_orthogonal",
+        "n_features": 20,
+    },
 }
 
 
@@ -198,8 +202,8 @@ def test_detectors_know_nothing_of_the_callers_settings(state, name, expected, p
         fitted_inside = fit(name, good)
         pickled = pickle.dumps(fitted_inside)
         assert_same(results(pickle.loads(pickled), images, masks), wanted)
-    assert_same(results(fitted_inside, images, masks), wanted)
     assert_same(results(pickle.loads(pickled), images, masks), wanted)
+    np.testing.assert_array_equal(fitted_inside.score_samples(images), wanted["scores"])
 
 
 def test_a_model_fitted_and_pickled_in_many_states_at_once_scores_as_ever(parts, good):
@@ -231,7 +235,7 @@ def test_fits_in_parts_and_calibrations_know_nothing_of_them(state, good):
 
 @pytest.mark.parametrize("kind", ["array", "tensor"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("solver", ["full", "low_rank", "auto"])
+@pytest.mark.parametrize("solver", ["full", "low_rank"])
 def test_gaussians_know_nothing_of_them(state, kind, dtype, solver, rng):
     first, second, new = (rng.normal(size=(n, 4, 5, 12)).astype(dtype) for n in (9, 6, 5))
     if kind == "tensor":
