@@ -54,6 +54,11 @@ def pytest_cmdline_main(config):
             os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with workers come first: divided at the end, they would start theirs once more."""
+    items.sort(key=lambda item: item.path.name != "test_parallel.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
     """NumPy's BLAS has one thread: with small matrices more of them only wait, and actively."""

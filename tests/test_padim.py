@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -134,12 +135,11 @@ def test_shared_gaussians_are_the_same_in_whatever_way_images_come(
     distances = torch.from_numpy(gaussian.mahalanobis(embed(good)))
     maps = anomaly_maps(distances, expected.embedder_.input_size_, 4.0).numpy()
     np.testing.assert_allclose(expected.anomaly_map(good), maps, rtol=1e-4)
-    found = [
-        make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:]),
-        make(n_jobs=2).fit(good),
-    ]
-    monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
-    found += [make(batch_size=5).fit(good), make(n_jobs=2).fit(good)]
+    found = [make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:])]
+    with joblib.parallel_config("threading"):
+        found.append(make(n_jobs=2).fit(good))
+        monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
+        found += [make(batch_size=5).fit(good), make(n_jobs=2).fit(good)]
     for other in found:
         assert other.n_samples_seen_ == len(good)
         np.testing.assert_allclose(other.regularization_, gaussian.regularization_, rtol=1e-4)

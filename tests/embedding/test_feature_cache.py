@@ -1,4 +1,4 @@
-"""Features that are kept: what `memory` promises."""
+"""Features that are kept: what `memory` promises to one process; test_parallel.py has several."""
 
 import errno
 import os
@@ -13,12 +13,11 @@ import joblib
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from skpadim import PadimDetector, PatchEmbedder
-from skpadim.backbones import ModuleBackbone, load_backbone
+from skpadim.backbones import ModuleBackbone
 from skpadim.embedding import _feature_cache
 from skpadim.embedding._fingerprint import digest_backbone
 from skpadim.embedding._network import iter_maps
@@ -96,22 +95,6 @@ def test_a_search_puts_each_image_through_the_network_once(
         )
     plain, kept = (searches[memory].best_estimator_ for memory in (None, tmp_path))
     assert kept.offset_ == pytest.approx(plain.offset_, rel=1e-5)
-
-
-def test_two_processes_share_a_folder(tmp_path, parts, make_detector):
-    search = GridSearchCV(
-        make_detector(contamination=0.2),
-        {"layers": [("layer1",), ("layer2",)]},
-        cv=NormalFold(2),
-        scoring="roc_auc",
-        refit=False,
-    )
-    expected = search.fit(parts.data, parts.target).cv_results_["mean_test_score"]
-    search = clone(search).set_params(estimator__memory=str(tmp_path), n_jobs=2)
-    got = search.fit(parts.data, parts.target).cv_results_["mean_test_score"]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert len(_files(tmp_path)) == 3 * len(parts.data)
-    assert not list(tmp_path.rglob(".skpadim-*"))
 
 
 def test_found_by_content_not_by_name(tmp_path, paths, computed):
@@ -332,23 +315,6 @@ def test_fingerprints_tell_networks_apart():
     assert len(set(different)) == len(different)
     assert _digest(1.0) == _digest(1.0)
     assert _digest(1.0, names[0]) == _digest(1.0, names[0])
-
-
-def test_a_fingerprint_is_the_same_in_every_process():
-    program = (
-        "from skpadim.backbones import load_backbone\n"
-        "from skpadim.embedding._fingerprint import digest_backbone\n"
-        "print(digest_backbone(load_backbone('resnet18', None, random_state=3)))"
-    )
-    digest = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    ).stdout.strip()
-    assert digest == digest_backbone(load_backbone("resnet18", None, random_state=3))
 
 
 def test_no_warnings_in_normal_use(tmp_path, paths):
