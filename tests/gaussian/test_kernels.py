@@ -1,7 +1,6 @@
 """Compiled loops keep to their memory, share work out to threads, and can be done without."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 import threading
@@ -53,7 +52,8 @@ def kernels_in_python(monkeypatch):
 @pytest.mark.parametrize("n_features", [1, 2, 3, 5, 7])
 def test_loops_keep_to_their_arrays(kernels_in_python, n_features, n_samples):
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(n_samples, 2, n_features)).astype(np.float32)
+    # Of types that the library has, so that none are compiled for this test alone.
+    embeddings = rng.normal(size=(n_samples, 2, n_features))
     size = n_features * (n_features + 1) // 2
     mean, scatter, factors = np.zeros((2, n_features)), np.zeros((2, size)), np.zeros((2, size))
     inverse = rng.normal(size=(2, n_samples * (n_samples + 1) // 2))
@@ -93,34 +93,10 @@ def test_no_thread_is_started_for_little_work(threads, monkeypatch):
         run_kernel("add_scatter", *make_arguments())
 
 
-# In a process of its own, since torch warns of forks where it has threads.
-FORK = """
+# In a process of its own, since torch warns of forks where it has threads. At last the main thread
+# ends, and with it what starts threads for pools.
+FORK_AND_LATE_THREAD = """
 import os
-import numpy as np
-import torch
-from skpadim.gaussian._linalg import run_kernel
-
-torch.set_num_threads(2)
-scatter = torch.zeros(40, 5050, dtype=torch.float64)
-arguments = 40, torch.ones(7, 40, 100), torch.zeros(40, 100, dtype=torch.float64), scatter, 1
-assert run_kernel("add_scatter", *arguments)
-child = os.fork()
-assert run_kernel("add_scatter", *arguments)
-if child == 0:
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_has_threads_of_its_own():
-    command = [sys.executable, "-W", "ignore", "-c", FORK]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
-
-
-# The main thread ends, and with it what starts threads for pools.
-LATE = """
 import threading
 import torch
 from skpadim.gaussian._linalg import run_kernel
@@ -128,6 +104,13 @@ from skpadim.gaussian._linalg import run_kernel
 torch.set_num_threads(2)
 scatter = torch.zeros(40, 5050, dtype=torch.float64)
 arguments = 40, torch.ones(7, 40, 100), torch.zeros(40, 100, dtype=torch.float64), scatter, 1
+assert run_kernel("add_scatter", *arguments)
+if hasattr(os, "fork"):
+    child = os.fork()
+    assert run_kernel("add_scatter", *arguments)
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 def work():
     threading.main_thread().join()
@@ -138,8 +121,8 @@ threading.Thread(target=work).start()
 """
 
 
-def test_a_thread_that_outlives_the_main_one_goes_on():
-    command = [sys.executable, "-c", LATE]
+def test_a_forked_process_and_a_thread_that_outlives_the_main_one_go_on():
+    command = [sys.executable, "-W", "ignore", "-c", FORK_AND_LATE_THREAD]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["done"], result.stderr
 
