@@ -19,7 +19,6 @@ from skpadim.backbones._torchvision import find_stages
 NETWORKS = {
     "resnet18": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
-    "wide_resnet50_2": (256, 512, 1024, 2048),
     "mobilenet_v3_large": (24, 40, 112, 960),
     "efficientnet_b0": (24, 40, 112, 1280),
     "convnext_tiny": (96, 192, 384, 768),
@@ -165,12 +164,12 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (torchvision.models.resnet34(weights=None).state_dict(), "another network than resnet18"),
+        ({"features.0.weight": torch.zeros(1)}, "another network than resnet18"),
         ([1, 2], "does not hold a state dict .* but a list"),
         ({"weights": Malicious()}, "cannot be read as a state dict"),
         (b"not a file of torch", "cannot be read as a state dict"),
     ],
-    ids=["resnet34", "list", "malicious", "bytes"],
+    ids=["another network", "list", "malicious", "bytes"],
 )
 def test_wrong_files_are_refused(tmp_path, content, message, capsys):
     path = tmp_path / "weights.pth"
