@@ -50,7 +50,7 @@ def test_every_kind_has_a_mask(part, image_size):
     assert parts.data.shape == (1 + len(kinds), image_size, image_size, 3)
 
 
-@pytest.mark.parametrize("difficulty", [0, 0.5, 1])
+@pytest.mark.parametrize("difficulty", [0, 1])
 @pytest.mark.parametrize(("part", "kind"), PAIRS)
 def test_masks_cover_what_the_defect_changed_and_no_defect_is_empty(part, kind, difficulty):
     # The same parts under the same light and noise, without a defect and with one.
@@ -71,7 +71,7 @@ def test_difficulty_shrinks_defects_and_leaves_good_parts_alone(part, kind):
     # The first of each is good.
     changes, options = [], {"part": part, "image_size": 96, "random_state": 0}
     good = good_parts(7, **options)
-    for difficulty in (0, 0.25, 0.5, 0.75, 1):
+    for difficulty in (0, 0.5, 1):
         parts = make_defects(1, 6, defects=kind, difficulty=difficulty, **options)
         assert np.array_equal(parts.data[0], good[0])
         changes.append(np.abs(parts.data[1:] - good[1:]).mean())
