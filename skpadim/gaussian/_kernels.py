@@ -18,15 +18,7 @@ _BLOCK = 32
 _FEW = 8
 
 
-def _loop(function):
-    """Compile on first use, for this CPU, and keep that for other processes."""
-    try:
-        return njit(cache=True, **_FAST)(function)
-    except RuntimeError:  # there is no folder to keep it in
-        return njit(**_FAST)(function)
-
-
-@_loop
+@njit(**_FAST)
 def add_scatter(embeddings, mean, scatter, count, start, stop):
     """Add a batch to the means and scatters of some positions, by Chan's rule."""
     n_samples, _, n_features = embeddings.shape
@@ -73,7 +65,7 @@ def add_scatter(embeddings, mean, scatter, count, start, stop):
                 first += i + 2
 
 
-@_loop
+@njit(**_FAST)
 def inverse_factors(scatter, degrees_of_freedom, regularization, factors, start, stop):
     """Inverse Cholesky factors of ``scatter / degrees_of_freedom + regularization * I``.
 
@@ -123,7 +115,7 @@ def _subtract_rows(weights, rows, n, start, stop, target):
             target[k] -= a * r0[k]
 
 
-@_loop
+@njit(**_FAST)
 def mahalanobis(embeddings, mean, factors, distances, number, start, stop):
     """Distances ``‖W (x - μ)‖`` of embeddings, computed in numbers of the dtype `number`."""
     n_samples, _, n_features = embeddings.shape
@@ -148,7 +140,7 @@ def mahalanobis(embeddings, mean, factors, distances, number, start, stop):
                 distances[first + s, p] = np.sqrt(squared[s])
 
 
-@_loop
+@njit(**_FAST)
 def low_rank_mahalanobis(
     embeddings, mean, samples, inverse, regularization, distances, start, stop
 ):

@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import count
+from types import FunctionType
 
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+from skpadim._numba_cache import name_in_cache
 from skpadim._thread_limits import threads_limited
 
 # Of the sixteen digits of float64, more than six are to be left.
@@ -295,15 +297,26 @@ def _compiled(name, types):
     from numba import jit
 
     kernel = getattr(_kernels(), name)
+    options = kernel.targetoptions
     try:
-        kernel.compile(types)
-    except Exception:  # what Numba has kept is damaged, or the disk is full
+        compiled = jit(_named_for_cache(kernel.py_func, types), cache=True, **options)
+        compiled.compile(types)
+    except Exception:  # no folder to keep it in, a full disk, or what was kept is damaged
         try:
-            kernel = jit(kernel.py_func, **kernel.targetoptions)
-            kernel.compile(types)
+            compiled = jit(kernel.py_func, **options)
+            compiled.compile(types)
         except Exception as error:
             return _warn_of_slow(error)
-    return kernel
+    return compiled
+
+
+def _named_for_cache(function, types):
+    """A copy of a function, under a name of its own for the types of its arguments."""
+    copied = FunctionType(function.__code__, function.__globals__, function.__name__)
+    copied.__module__ = function.__module__
+    sources = [function.__code__.co_filename]
+    copied.__qualname__ = name_in_cache(function.__name__, sources, types)
+    return copied
 
 
 def _warn_of_slow(error):

@@ -12,6 +12,8 @@ import torch
 from skpadim.gaussian import _linalg
 from skpadim.gaussian._linalg import has_kernels, run_kernel
 
+numba = pytest.importorskip("numba")
+
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
@@ -153,41 +155,52 @@ def test_there_are_none_where_numba_is_told_to_compile_nothing(monkeypatch, fres
     assert not has_kernels()
 
 
-def test_damaged_machine_code_is_compiled_anew(monkeypatch, fresh):
-    from skpadim.gaussian import _kernels
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cannot cache function: no locator available"),
+        OSError("No space left on device"),
+        EOFError("Ran out of input"),  # what was kept is damaged
+    ],
+)
+def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch, fresh, error):
+    jit = numba.jit
 
-    def fail(types):
-        raise EOFError("Ran out of input")
+    def keep_nothing(function, cache=False, **options):
+        if cache:
+            raise error
+        return jit(function, **options)
 
-    monkeypatch.setattr(_kernels.add_scatter, "compile", fail)
+    monkeypatch.setattr("numba.jit", keep_nothing)
     arguments = make_arguments()
     assert run_kernel("add_scatter", *arguments)
     assert arguments[3].any()
 
 
 def test_a_compiler_that_fails_is_told_of_and_done_without(monkeypatch, fresh):
-    from skpadim.gaussian import _kernels
-
     def fail(*arguments, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr(_kernels.add_scatter, "compile", fail)
     monkeypatch.setattr("numba.jit", fail)
     with pytest.warns(RuntimeWarning, match=r"OSError: disk full.*more slowly"):
         assert not run_kernel("add_scatter", *make_arguments())
     assert not run_kernel("add_scatter", *make_arguments())  # and told once
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch):
-    from skpadim.gaussian import _kernels
+def test_no_two_types_share_a_file_of_machine_code(monkeypatch, fresh):
+    names = []
 
-    def njit(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: "compiled"
+    def see(function, **options):
+        names.append(function.__qualname__)
+        raise OSError
 
-    monkeypatch.setattr(_kernels, "njit", njit)
-    assert _kernels._loop(lambda: None) == "compiled"
+    monkeypatch.setattr("numba.jit", see)
+    for dtype in (torch.float32, torch.float64):
+        n_positions, embeddings, *rest = make_arguments()
+        with pytest.warns(RuntimeWarning, match="more slowly"):
+            run_kernel("add_scatter", n_positions, embeddings.to(dtype), *rest)
+    first, _, second, _ = names  # each is tried without a file, too
+    assert first != second
 
 
 def test_threads_of_the_caller_work_at_once(threads):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+
+from skpadim._numba_cache import name_in_cache
 
 
 @cache
@@ -33,21 +33,16 @@ def compile_loop(function, task: np.dtype, sources):
     """Compile for this CPU, or take the machine code that Numba has kept.
 
     `function` takes a pointer to a record of dtype `task`, and works as long as there is work left:
-    each of several threads calls it. What is returned has the `address` of its machine code. Numba
-    knows it by the function's name, file and CPU. Into the name goes what else it depends on: the
-    code of the modules `sources`, the vector's width, and the CPU too, so that unlike ones that
-    share a folder write files of their own.
+    each of several threads calls it. What is returned has the `address` of its machine code, which
+    depends on the code of the modules `sources` too.
     """
-    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
     from numba import cfunc, config, from_dtype, types
 
     if config.DISABLE_JIT:
         raise ImportError("Numba is told to compile nothing, by NUMBA_DISABLE_JIT.")
-    cpu = f"{get_host_cpu_name()} {get_host_cpu_features().flatten()} {vector_width()}"
-    digest = hashlib.sha256(cpu.encode())
-    for module in sources:
-        digest.update(Path(module.__file__).read_bytes())
-    function.__qualname__ = f"{function.__name__}_{digest.hexdigest()[:16]}"
+    files = [module.__file__ for module in sources]
+    details = task.descr, vector_width()
+    function.__qualname__ = name_in_cache(function.__name__, files, *details)
     signature = types.void(types.CPointer(from_dtype(task)))
     try:
         return cfunc(signature, cache=True)(function)

@@ -76,6 +76,7 @@ def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_pat
 
     before = name()
     assert name() == before
+    assert compile_loop(lambda pointer: None, np.dtype([("number", "f4")]), []) != before
     changed = tmp_path / "code.py"
     changed.write_text("# other instructions")
     with monkeypatch.context() as patch:
