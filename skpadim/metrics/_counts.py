@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skpadim.metrics._inputs import Pairs, is_tensor, iter_flat
+from skpadim.metrics._inputs import Pairs, is_tensor
 from skpadim.metrics._regions import find_regions
 
 # Sorting and searching release the GIL. More threads would need more memory, or smaller chunks,
@@ -97,7 +97,7 @@ def count_normal(
     """Normal pixels above each threshold and tied with it, from `anomalous` ones of each score."""
     # All pixels are counted, which needs no copy of the normal ones; what is anomalous among
     # them is known, and subtracted.
-    above, tied = count_above_and_tied(thresholds, list(iter_flat(pairs.maps)))
+    above, tied = count_above_and_tied(thresholds, list(pairs.iter_scores()))
     tied -= anomalous
     above -= np.cumsum(anomalous[::-1])[::-1] - anomalous
     return above, tied

@@ -30,28 +30,43 @@ class Pairs:
 
     masks: np.ndarray | list  # (n, height, width), or a list of (height, width)
     maps: np.ndarray | list
+    ignored: np.ndarray | list | None = None  # True where pixels do not count
 
     def __len__(self):
         return len(self.maps)
 
     @property
     def n_pixels(self) -> int:
-        """Number of pixels of all maps."""
+        """Number of pixels of all maps that count."""
         maps = self.maps if isinstance(self.maps, list) else [self.maps]
-        return sum(math.prod(one.shape) for one in maps)
+        n_ignored = sum(map(np.count_nonzero, () if self.ignored is None else self.ignored))
+        return sum(math.prod(one.shape) for one in maps) - n_ignored
 
     def batches(self) -> list[Batch]:
         """Batches of images of one shape, in order."""
+        ignored = self.ignored
         if isinstance(self.maps, list):
             return [
-                Batch(index, mask[None], one[None])
-                for index, (mask, one) in enumerate(zip(self.masks, self.maps, strict=True))
+                Batch(i, mask[None], one[None], None if ignored is None else ignored[i][None])
+                for i, (mask, one) in enumerate(zip(self.masks, self.maps, strict=True))
             ]
         size = max(1, _BATCH_PIXELS // max(1, self.n_pixels // len(self)))
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
         return [
-            Batch(start, self.masks[start : start + size], self.maps[start : start + size])
-            for start in range(0, len(self), size)
+            Batch(p.start, self.masks[p], self.maps[p], None if ignored is None else ignored[p])
+            for p in parts
         ]
+
+    def iter_scores(self) -> Iterator:
+        """Scores of all pixels that count, in pieces; without copies where there need be none."""
+        if self.ignored is not None:
+            yield from (batch.counted_scores() for batch in self.batches())
+        elif isinstance(self.maps, list):
+            yield from (one.reshape(-1) for one in self.maps)
+        elif is_tensor(self.maps) or self.maps.flags.c_contiguous:
+            yield self.maps.reshape(-1)
+        else:
+            yield from self.maps
 
 
 @dataclass
@@ -61,10 +76,16 @@ class Batch:
     first: int
     masks: np.ndarray
     maps: np.ndarray
+    ignored: np.ndarray | None = None
 
     def checked_masks(self) -> np.ndarray:
-        """Masks as bool of shape (n, height, width); raises if they have other than two values."""
+        """Masks as bool of shape (n, height, width); raises if they have other than two values.
+
+        They are normal where pixels do not count: so regions are cut to what does.
+        """
         masks = np.ascontiguousarray(self.masks)
+        if self.ignored is not None:
+            masks = np.where(self.ignored, masks.dtype.type(0), masks)
         if masks.dtype == bool:
             return masks
         anomalous = masks != 0
@@ -85,15 +106,26 @@ class Batch:
         return anomalous
 
     def check_maps(self) -> None:
-        """Raise if a score is NaN or infinite."""
+        """Raise if the score of a pixel that counts is NaN or infinite."""
         if _all_finite(self.maps):
             return
-        for index, one in enumerate(self.maps, self.first):
-            if not _all_finite(one):
+        for index in range(len(self.maps)):
+            if not _all_finite(self.counted_scores(slice(index, index + 1))):
                 raise ValueError(
-                    f"y_score: the map of image {index} has NaN or infinite scores; every pixel "
-                    "must have a finite score. Leave the image out, or correct what computed it."
+                    f"y_score: the map of image {self.first + index} has NaN or infinite scores; "
+                    "every pixel must have a finite score. Leave the image out, correct what "
+                    "computed it, or say where pixels do not count (ignore)."
                 )
+
+    def counted_scores(self, images=slice(None)):
+        """Flat scores of the pixels of some images that count, on the maps' device."""
+        scores = self.maps[images].reshape(-1)
+        if self.ignored is None:
+            return scores
+        counted = ~self.ignored[images].reshape(-1)
+        if is_tensor(scores):
+            counted = sys.modules["torch"].from_numpy(counted).to(scores.device)
+        return scores[counted]
 
     def scores_at(self, positions: np.ndarray) -> np.ndarray:
         """Scores of pixels, by index or mask of the flattened batch, as a NumPy array."""
@@ -104,14 +136,20 @@ class Batch:
         return np.ascontiguousarray(self.maps).reshape(-1)[positions]
 
     def image_scores(self) -> np.ndarray:
-        """Highest score of each map, of shape (n,)."""
+        """Highest score of each map, of shape (n,); minus infinity where no pixel counts."""
+        if self.ignored is not None:
+            scores = [self.counted_scores(slice(i, i + 1)) for i in range(len(self.maps))]
+            return np.array([float(one.max()) if len(one) else -np.inf for one in scores])
         if is_tensor(self.maps):
             return self.maps.amax(dim=(1, 2)).cpu().numpy()
         return self.maps.max(axis=(1, 2))
 
 
-def check_pairs(y_true, y_score) -> Pairs:
-    """Check kinds, shapes and dtypes of masks and maps; pixels are checked batch by batch later."""
+def check_pairs(y_true, y_score, ignore=None) -> Pairs:
+    """Check kinds, shapes and dtypes of masks and maps; pixels are checked batch by batch later.
+
+    `ignore` is None, or says where pixels do not count: of each image, or (height, width) of all.
+    """
     if isinstance(y_true, (list, tuple)) != isinstance(y_score, (list, tuple)):
         raise TypeError(
             f"y_true is {_kind(y_true)} and y_score is {_kind(y_score)}: both must be lists, or "
@@ -130,7 +168,7 @@ def check_pairs(y_true, y_score) -> Pairs:
                 )
             if 0 in one.shape:
                 raise ValueError(f"y_score[{index}] has shape {tuple(one.shape)}: no pixels.")
-        return Pairs(masks, maps)
+        return Pairs(masks, maps, _check_ignore(ignore, maps))
     masks, maps = _as_masks(y_true, "y_true", 3), _as_maps(y_score, "y_score", 3)
     if tuple(masks.shape) != tuple(maps.shape):
         raise ValueError(
@@ -140,7 +178,7 @@ def check_pairs(y_true, y_score) -> Pairs:
     _check_lengths(len(masks), len(maps))
     if 0 in maps.shape:
         raise ValueError(f"y_score has shape {tuple(maps.shape)}: the maps have no pixels.")
-    return Pairs(masks, maps)
+    return Pairs(masks, maps, _check_ignore(ignore, maps))
 
 
 def check_max_fpr(max_fpr, name="max_fpr") -> float:
@@ -164,16 +202,6 @@ def check_connectivity(connectivity) -> int:
             "region, as in MVTec's evaluation) or 4 (at a side only)."
         )
     return int(connectivity)
-
-
-def iter_flat(maps) -> Iterator:
-    """Flat views of the maps where that needs no copy; else image by image."""
-    if isinstance(maps, list):
-        yield from (one.reshape(-1) for one in maps)
-    elif is_tensor(maps) or maps.flags.c_contiguous:
-        yield maps.reshape(-1)
-    else:
-        yield from maps
 
 
 def _as_masks(value, name, ndim):
@@ -200,6 +228,40 @@ def _as_maps(value, name, ndim):
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     return _check_ndim(array, name, ndim)
+
+
+def _check_ignore(ignore, maps):
+    """Where pixels do not count, in the form of the maps; None if all do."""
+    if ignore is None:
+        return None
+    if not isinstance(maps, list):
+        return _as_ignored(ignore, "ignore", tuple(maps.shape))
+    each = [ignore] * len(maps) if np.ndim(ignore) == 2 else list(ignore)
+    if len(each) != len(maps):
+        raise ValueError(
+            f"ignore has {len(each)} arrays, and there are {len(maps)} maps: give one each, or one "
+            "array (height, width) for all."
+        )
+    shapes = (tuple(one.shape) for one in maps)
+    return [
+        _as_ignored(one, f"ignore[{index}]", shape)
+        for index, (one, shape) in enumerate(zip(each, shapes, strict=True))
+    ]
+
+
+def _as_ignored(value, name, shape):
+    array = as_array(value, name)
+    if array.dtype != bool:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it must be boolean, True where pixels do not count: "
+            "compare it with a value first, for instance ignore > 0."
+        )
+    if array.shape not in (shape, shape[-2:]):
+        raise ValueError(
+            f"{name} has shape {array.shape}, and the maps have shape {shape}: it must be the "
+            "same, or (height, width) for all images."
+        )
+    return np.broadcast_to(array, shape)
 
 
 def _stays_on_device(tensor):
@@ -235,6 +297,8 @@ def _check_lengths(n_masks, n_maps):
 def _all_finite(maps):
     if is_tensor(maps):
         return bool(maps.isfinite().all())
+    if not len(maps):
+        return True
     # Two reductions, with no temporary: NaN comes through both.
     return np.isfinite(maps.min()) and np.isfinite(maps.max())
 

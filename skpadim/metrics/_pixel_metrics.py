@@ -28,7 +28,7 @@ _ROUNDING = 1e-9
 
 
 def pixel_metrics(
-    y_true, y_score, *, max_fpr=(0.3, 0.05, 0.01), connectivity=8
+    y_true, y_score, *, max_fpr=(0.3, 0.05, 0.01), connectivity=8, ignore=None
 ) -> dict[str, float]:
     """Compute all exact metrics of masks and maps that are in memory.
 
@@ -45,6 +45,12 @@ def pixel_metrics(
         Integration limits of the AUPRO, each in (0, 1].
     connectivity : {8, 4}, default=8
         Whether pixels that touch at a corner only are one region.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count, because nobody knows what is there or they lie outside of a
+        region of interest: in the form of `y_score`, or (height, width) for all images. Scores
+        there may be NaN. A defect's region is cut to the pixels that count.
+        What is wholly ignored is gone: an anomalous image whose defects are counts as good, and an
+        image without a pixel that counts is in no metric of images.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def pixel_metrics(
     (0.92, 0.77)
     """
     limits = _check_limits(max_fpr)
-    pairs = check_pairs(y_true, y_score)
+    pairs = check_pairs(y_true, y_score, ignore)
     pixels = collect_anomalous(pairs, check_connectivity(connectivity))
     values = _pixel_values(count_collected(pairs, pixels), limits)
     scores = np.concatenate(in_threads(lambda batch: batch.image_scores(), pairs.batches()))
@@ -168,7 +174,7 @@ class PixelMetrics:
         kind = "exact" if self.exact else "histogram"
         return f"PixelMetrics({self.n_images} images, {kind})"
 
-    def update(self, masks, maps) -> PixelMetrics:
+    def update(self, masks, maps, ignore=None) -> PixelMetrics:
         """Add images.
 
         Parameters
@@ -177,6 +183,8 @@ class PixelMetrics:
             bool, 0 and 1, or 0 and 255; anomalous where not 0.
         maps : array or tensor of shape (n, height, width), or list of (height, width)
             Anomaly maps, floating and finite: higher is more anomalous. Kept as copies.
+        ignore : array or tensor of bool, or list of (height, width), default=None
+            True where pixels do not count, as for :func:`pixel_metrics`.
 
         Returns
         -------
@@ -188,7 +196,7 @@ class PixelMetrics:
         TypeError, ValueError
             As :func:`aupro_score`, except that one kind of pixel may be missing.
         """
-        batches = check_pairs(masks, maps).batches()
+        batches = check_pairs(masks, maps, ignore).batches()
         checked = []
         for batch in batches:
             batch.check_maps()
@@ -273,10 +281,11 @@ class PixelMetrics:
         scores = batch.scores_at(regions.positions)
         pixels = AnomalousPixels(scores, regions.areas, regions.images)
         if not self.exact:
-            maps = batch.maps.cpu().numpy() if is_tensor(batch.maps) else batch.maps
-            self._histogram.add(maps, pixels)
+            scores = batch.counted_scores()
+            self._histogram.add(scores.cpu().numpy() if is_tensor(scores) else scores, pixels)
         else:
-            self._normal.append(batch.scores_at(~anomalous.reshape(-1)))
+            normal = ~anomalous if batch.ignored is None else ~(anomalous | batch.ignored)
+            self._normal.append(batch.scores_at(normal.reshape(-1)))
             self._pixels.append(pixels)
         self._image_scores.append(batch.image_scores())
         self._image_anomalous.append(anomalous.any(axis=(1, 2)))
@@ -341,8 +350,13 @@ def _pixel_values(counts: Counts, limits: tuple[float, ...]) -> dict[str, float]
 
 
 def image_values(anomalous: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Metrics of images' scores; NaN if there is only one kind of image."""
+    """Metrics of images' scores; NaN if there is only one kind of image.
+
+    Images without a pixel that counts have the score minus infinity, and do not count.
+    """
     names = ("roc_auc", "average_precision", "f1_max", "f1_max_threshold")
+    counted = scores != -np.inf
+    anomalous, scores = anomalous[counted], scores[counted]
     if anomalous.all() or not anomalous.any():
         return {f"image_{name}": float("nan") for name in names}
     counts = count_images(anomalous, scores.astype(np.float64))

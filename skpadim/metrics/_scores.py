@@ -13,7 +13,7 @@ from skpadim.metrics._counts import Counts, check_both_kinds, collect_anomalous,
 from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
 
 
-def pixel_roc_auc_score(y_true, y_score) -> float:
+def pixel_roc_auc_score(y_true, y_score, *, ignore=None) -> float:
     """Area under the ROC curve over all pixels.
 
     The share of pairs of an anomalous and a normal pixel in which the anomalous one has the higher
@@ -25,6 +25,8 @@ def pixel_roc_auc_score(y_true, y_score) -> float:
         Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
     y_score : array or tensor of shape (n, height, width), or list of (height, width)
         Anomaly maps, floating and finite: higher is more anomalous.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -52,10 +54,10 @@ def pixel_roc_auc_score(y_true, y_score) -> float:
     >>> pixel_roc_auc_score(masks, maps)
     0.875
     """
-    return _curves.roc_auc(_counts(y_true, y_score))
+    return _curves.roc_auc(_counts(y_true, y_score, ignore=ignore))
 
 
-def pixel_average_precision_score(y_true, y_score) -> float:
+def pixel_average_precision_score(y_true, y_score, *, ignore=None) -> float:
     """Average precision over all pixels: the area under the precision-recall curve as a step.
 
     The mean over the anomalous pixels of the precision at the threshold that just detects them.
@@ -66,6 +68,8 @@ def pixel_average_precision_score(y_true, y_score) -> float:
         Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
     y_score : array or tensor of shape (n, height, width), or list of (height, width)
         Anomaly maps, floating and finite: higher is more anomalous.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -87,10 +91,10 @@ def pixel_average_precision_score(y_true, y_score) -> float:
     >>> round(pixel_average_precision_score(masks, maps), 4)
     0.8333
     """
-    return _curves.average_precision(_counts(y_true, y_score))
+    return _curves.average_precision(_counts(y_true, y_score, ignore=ignore))
 
 
-def pixel_f1_max(y_true, y_score) -> tuple[float, float]:
+def pixel_f1_max(y_true, y_score, *, ignore=None) -> tuple[float, float]:
     """Highest F1 over all thresholds on the pixels' scores, and its threshold.
 
     F1 is ``2 TP / (2 TP + FP + FN)``, with pixels called anomalous where their score is at least
@@ -103,6 +107,8 @@ def pixel_f1_max(y_true, y_score) -> tuple[float, float]:
         Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
     y_score : array or tensor of shape (n, height, width), or list of (height, width)
         Anomaly maps, floating and finite: higher is more anomalous.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -125,10 +131,10 @@ def pixel_f1_max(y_true, y_score) -> tuple[float, float]:
     >>> pixel_f1_max(masks, maps)
     (0.8, 0.3)
     """
-    return _curves.f1_max(_counts(y_true, y_score))
+    return _curves.f1_max(_counts(y_true, y_score, ignore=ignore))
 
 
-def aupro_score(y_true, y_score, *, max_fpr=0.3, connectivity=8) -> float:
+def aupro_score(y_true, y_score, *, max_fpr=0.3, connectivity=8, ignore=None) -> float:
     """Area under the per-region overlap curve, up to a false positive rate.
 
     The PRO curve [1]_ has the share of a region's pixels that are detected, averaged over all
@@ -146,6 +152,10 @@ def aupro_score(y_true, y_score, *, max_fpr=0.3, connectivity=8) -> float:
         Integration limit in (0, 1]. 0.3 is that of MVTec AD; 0.05 and 0.01 are reported too.
     connectivity : {8, 4}, default=8
         Whether pixels that touch at a corner only are one region, as in MVTec's evaluation.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count, because nobody knows what is there or they lie outside of a
+        region of interest: in the form of `y_score`, or (height, width) for all images. Scores
+        there may be NaN. A defect's region is cut to the pixels that count.
 
     Returns
     -------
@@ -179,10 +189,12 @@ def aupro_score(y_true, y_score, *, max_fpr=0.3, connectivity=8) -> float:
     0.8611
     """
     max_fpr = check_max_fpr(max_fpr)
-    return _curves.aupro(_counts(y_true, y_score, connectivity), max_fpr)
+    return _curves.aupro(_counts(y_true, y_score, connectivity, ignore), max_fpr)
 
 
-def pro_curve(y_true, y_score, *, connectivity=8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pro_curve(
+    y_true, y_score, *, connectivity=8, ignore=None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Corners of the per-region overlap curve, from which :func:`aupro_score` has its area.
 
     Parameters
@@ -193,6 +205,8 @@ def pro_curve(y_true, y_score, *, connectivity=8) -> tuple[np.ndarray, np.ndarra
         Anomaly maps, floating and finite: higher is more anomalous.
     connectivity : {8, 4}, default=8
         Whether pixels that touch at a corner only are one region.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -221,10 +235,10 @@ def pro_curve(y_true, y_score, *, connectivity=8) -> tuple[np.ndarray, np.ndarra
     (array([0.   , 0.   , 0.143, 1.   ]), array([0. , 0.5, 1. , 1. ]),
      array([ inf, 0.75, 0.5 , -inf]))
     """
-    return _curves.pro_points(_counts(y_true, y_score, connectivity))
+    return _curves.pro_points(_counts(y_true, y_score, connectivity, ignore))
 
 
-def pro_score(y_true, y_score, threshold, *, connectivity=8) -> float:
+def pro_score(y_true, y_score, threshold, *, connectivity=8, ignore=None) -> float:
     """Per-region overlap at one threshold.
 
     Parameters
@@ -237,6 +251,8 @@ def pro_score(y_true, y_score, threshold, *, connectivity=8) -> float:
         Pixels with at least this score are called anomalous.
     connectivity : {8, 4}, default=8
         Whether pixels that touch at a corner only are one region.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -262,7 +278,7 @@ def pro_score(y_true, y_score, threshold, *, connectivity=8) -> float:
             f"threshold={threshold!r} must be a number: pixels with at least this score are "
             "called anomalous."
         )
-    pairs = check_pairs(y_true, y_score)
+    pairs = check_pairs(y_true, y_score, ignore)
     pixels = collect_anomalous(pairs, check_connectivity(connectivity))
     check_both_kinds(len(pixels.scores), pairs.n_pixels - len(pixels.scores))
     starts = np.cumsum(pixels.areas) - pixels.areas
@@ -347,5 +363,6 @@ def _check_images(y_true, y_score):
     return anomalous, scores
 
 
-def _counts(y_true, y_score, connectivity=8):
-    return count_pairs(check_pairs(y_true, y_score), check_connectivity(connectivity))
+def _counts(y_true, y_score, connectivity=8, ignore=None):
+    pairs = check_pairs(y_true, y_score, ignore)
+    return count_pairs(pairs, check_connectivity(connectivity))

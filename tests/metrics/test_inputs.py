@@ -115,6 +115,23 @@ def test_other_parameters_are_checked():
         auspro_score([channels], [with_value(1)[0]], 0.5)
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    ("ignore", "error", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), TypeError, "has dtype uint8; it must be boolean"),
+        (np.zeros((4, 5), bool), ValueError, r"has shape \(4, 5\), and the maps have shape"),
+        (np.zeros((3, 4, 4), bool), ValueError, "ignore has"),
+        (np.ones((4, 4), bool), ValueError, "no anomalous pixel"),
+        (np.eye(4, dtype=bool)[::-1], ValueError, "map of image 1 has NaN.*do not count"),
+    ],
+)
+def test_pixels_to_ignore_are_checked(as_list, ignore, error, message):
+    form = list if as_list else np.asarray
+    with pytest.raises(error, match=message):
+        pixel_metrics(form(ones()), form(with_value(np.nan)), ignore=ignore)
+
+
 FORMS = {
     "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
     "long double": lambda a: a.astype(np.longdouble),

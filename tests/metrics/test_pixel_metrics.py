@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -161,3 +162,52 @@ def test_curve_is_that_of_the_function(pairs):
         PixelMetrics().update(*pairs).pro_curve(), pro_curve(*pairs), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, torch.from_numpy])
+def test_ignored_borders_count_as_little_as_pixels_cut_away(pairs, kind):
+    masks, maps = pairs
+    ignore = np.ones(masks.shape[1:], bool)
+    ignore[3:33, 2:40] = False
+    cut = np.ascontiguousarray(masks[:, 3:33, 2:40]), np.ascontiguousarray(maps[:, 3:33, 2:40])
+    maps = np.where(ignore, np.float32(np.nan), maps)
+    of_each = np.repeat(ignore[None], len(maps), axis=0)
+    expected = pixel_metrics(*cut)
+    for given_ignore in (ignore, kind(of_each)):
+        assert pixel_metrics(kind(masks), kind(maps), ignore=given_ignore) == expected
+    for exact in (True, False):
+        whole = PixelMetrics(exact=exact, saturation=0.5 if exact else None)
+        part = PixelMetrics(exact=exact, saturation=0.5 if exact else None).update(*cut)
+        whole.update(kind(masks[:5]), kind(maps[:5]), ignore=kind(of_each[:5]))
+        whole.update(kind(masks[5:]), kind(maps[5:]), ignore)
+        assert whole.compute() == part.compute()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_image_that_is_wholly_ignored_is_in_no_metric(pairs, exact):
+    masks, maps = pairs
+    ignore = np.zeros(masks.shape, bool)
+    ignore[[0, 7]] = True
+    kept = ~ignore.any(axis=(1, 2))
+    found = PixelMetrics(exact=exact).update(masks, maps, ignore).compute()
+    assert found == PixelMetrics(exact=exact).update(masks[kept], maps[kept]).compute()
+
+
+def test_a_defect_that_is_wholly_ignored_leaves_a_good_image(pairs):
+    masks, maps = pairs
+    ignore = np.zeros(masks.shape, bool)
+    ignore[5] = masks[5]
+    found = pixel_metrics(masks, maps, ignore=ignore)
+    labels = masks.any(axis=(1, 2))
+    labels[5] = False
+    scores = np.where(ignore, -np.inf, maps).max(axis=(1, 2))
+    assert found["image_roc_auc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_masks_may_have_a_third_value_where_they_are_ignored(pairs):
+    masks, maps = pairs
+    drawn = masks.astype(np.uint8)
+    drawn[:, :2] = 128
+    assert pixel_metrics(drawn, maps, ignore=drawn == 128) == pixel_metrics(
+        np.ascontiguousarray(masks[:, 2:]), np.ascontiguousarray(maps[:, 2:])
+    )

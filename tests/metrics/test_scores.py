@@ -47,11 +47,12 @@ def regions_of(masks, structure=EIGHT):
     return regions
 
 
-def brute_force_curve(masks, maps, regions, saturations=None):
+def brute_force_curve(masks, maps, regions, saturations=None, counted=slice(None)):
     """Rates and overlaps at every distinct score, from the definition."""
-    normal = ~masks
+    normal = np.zeros_like(masks)
+    normal[counted] = ~masks[counted]
     fpr, pro = [0.0], [0.0]
-    for threshold in np.unique(maps)[::-1]:
+    for threshold in np.unique(maps[counted])[::-1]:
         detected = maps >= threshold
         fpr.append((detected & normal).sum() / normal.sum())
         shares = [
@@ -87,6 +88,35 @@ def test_aupro_is_the_area_under_the_curve_of_all_thresholds(pairs, max_fpr, con
     value = aupro_score(masks, maps, max_fpr=max_fpr, connectivity=connectivity)
     assert value == pytest.approx(expected, abs=1e-12)
     assert 0 <= value <= 1
+
+
+@settings(deadline=None, max_examples=80)
+@given(pairs=tied_pairs(), seed=st.integers(0, 10**6))
+def test_ignored_pixels_count_nowhere_and_cut_regions(pairs, seed):
+    masks, maps = pairs
+    ignore = np.random.default_rng(seed).random(masks.shape) < 0.3
+    ignore.flat[[0, -1]] = False
+    counted = ~ignore
+    curve = brute_force_curve(masks, maps, regions_of(masks & counted), counted=counted)
+    labels, scores = masks[counted], maps[counted]
+    maps = np.where(ignore, np.float32(np.nan), maps)  # whatever stands there
+    for form in (np.asarray, list):
+        given = form(masks), form(maps)
+        aupro = aupro_score(*given, ignore=form(ignore))
+        assert aupro == pytest.approx(area_up_to(*curve, 0.3), abs=1e-12)
+        auc = pixel_roc_auc_score(*given, ignore=form(ignore))
+        assert auc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        precision = pixel_average_precision_score(*given, ignore=form(ignore))
+        assert precision == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+        f1, threshold = pixel_f1_max(*given, ignore=form(ignore))
+        assert f1 == pytest.approx(f1_score(labels, scores >= threshold), abs=1e-12)
+        fpr, pro, thresholds = pro_curve(*given, ignore=form(ignore))
+        if np.isfinite(thresholds[-2]):
+            detected = pro_score(*given, thresholds[-2], ignore=form(ignore))
+            assert pro[-2] == pytest.approx(detected, abs=1e-12)
+        assert pro[np.searchsorted(fpr, curve[0][1], side="right") - 1] == pytest.approx(
+            curve[1][curve[0] == curve[0][1]].max(), abs=1e-12
+        )
 
 
 @settings(deadline=None, max_examples=100)
