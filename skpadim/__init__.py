@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from skpadim._version import __version__
 
 if TYPE_CHECKING:
+    from skpadim._inspection import Inspection
     from skpadim._padim import PadimDetector
     from skpadim.embedding._patch_embedder import PatchEmbedder
     from skpadim.gaussian._patch_gaussian import PatchGaussian
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from skpadim.plotting.report._report import InspectionReport
 
 __all__ = [
+    "Inspection",
     "InspectionReport",
     "PadimDetector",
     "PatchEmbedder",
@@ -24,6 +26,7 @@ __all__ = [
 # The estimators need torch, which takes seconds to import; skpadim.metrics does not. So they are
 # imported when they are first asked for.
 _HOMES = {
+    "Inspection": "skpadim._inspection",
     "InspectionReport": "skpadim.plotting.report._report",
     "PadimDetector": "skpadim._padim",
     "PatchEmbedder": "skpadim.embedding._patch_embedder",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
@@ -13,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, resolve_device
 from skpadim._documentation import DocumentedMixin
+from skpadim._inspection import Criteria, Inspection, iter_inspections
 from skpadim._persistence import VersionedStateMixin, package_versions
 from skpadim._routing import refuse_metadata
 from skpadim._streaming import (
@@ -44,9 +47,8 @@ from skpadim.gaussian._patch_gaussian import (
 from skpadim.gaussian._sharing import check_shared_scorable
 from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
-from skpadim.images._masks import image_size
 from skpadim.images._unreadable import UnreadableImageError, warned_of
-from skpadim.metrics._geometry import Window
+from skpadim.regions._table import join_tables
 
 
 class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin, BaseEstimator):
@@ -380,7 +382,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         check_is_fitted(self)
         images = Images(X)
         if _is_original(size):
-            return [self._mask_of(*maps) for maps in self._iter_maps_in_images(images)]
+            return [inspection.mask for inspection in self._inspections(images)]
         masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
         done = 0
         for maps in self.iter_anomaly_maps(images):
@@ -409,7 +411,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         check_is_fitted(self)
         images = Images(X)
         if _is_original(size):
-            return [in_image for _, in_image in self._iter_maps_in_images(images)]
+            return [inspection.anomaly_map for inspection in self._inspections(images)]
         maps = np.empty((len(images), *self.embedder_.input_size_), dtype=np.float32)
         done = 0
         for batch in self.iter_anomaly_maps(images):
@@ -438,6 +440,122 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         """
         return warned_of(iter_maps_and_errors(self, X, on_error))
 
+    @needs_threshold
+    def inspect(self, X, min_area=0, on_error="raise") -> Iterator[Inspection]:
+        """All that there is to say of each image, one after the other.
+
+        Parameters
+        ----------
+        X : images
+            See Notes; or an iterable (a generator, or a camera's own class) that gives images one
+            by one. It is asked for the next image when the next inspection is asked for, and not
+            before. Images of other kinds are worked on `batch_size` at a time, which is faster.
+        min_area : float, default=0
+            Regions of fewer pixels are left out of :attr:`Inspection.regions`; the verdict and the
+            mask stay.
+        on_error : {"raise", "skip"}, default="raise"
+            At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, or leave
+            them out, with a warning that names each.
+
+        Yields
+        ------
+        inspection : Inspection
+            Index, score, verdict and the time that they took; and p-value, map, mask and regions,
+            which are computed when they are asked for. It holds the map at the model's size and
+            what was given as image: keep of it what you need.
+
+        See Also
+        --------
+        anomalous_regions : The regions of all images as one table.
+
+        Examples
+        --------
+        A loop over a camera::
+
+            def frames(camera):
+                while True:
+                    yield camera.read()                 # an array (height, width, 3), RGB
+
+            for inspection in detector.inspect(frames(camera)):
+                if inspection.is_anomalous:
+                    line.reject(inspection.index)
+                    log(inspection.p_value, inspection.regions)
+        """
+        check_is_fitted(self)
+        _check_min_area(min_area)
+        return self._inspections(X, min_area, on_error)
+
+    @needs_threshold
+    def anomalous_regions(self, X, min_area=0) -> pd.DataFrame:
+        """The regions of :meth:`anomaly_mask`, in each image's own pixels.
+
+        Parameters
+        ----------
+        X : images
+            See Notes; or an iterable, as for :meth:`inspect`.
+        min_area : float, default=0
+            Regions of fewer pixels are left out.
+
+        Returns
+        -------
+        regions : DataFrame
+            A row for each region, image by image; an image in which nothing is anomalous has none.
+            Its columns:
+
+            - ``image``: the image's path, or its index in `X` if it has no path
+            - ``label``: number of the region in its image, from 1, in the order of their first
+              pixels, row by row
+            - ``top``, ``left``, ``bottom``, ``right``: the bounding box in pixels; ``bottom`` and
+              ``right`` lie behind the last pixel, as in a slice
+            - ``centroid_y``, ``centroid_x``: mean row and column of its pixels
+            - ``area``: number of pixels
+            - ``peak``, ``mean``: of the anomaly map in the region. The highest peak of an image is
+              the maximum of its map, which is minus its score
+            - ``p_value``: see the notes of this method; NaN if there are no calibration scores
+            - ``image_height``, ``image_width``: size of the image in pixels
+            - ``rle``: the region's mask as run lengths, column by column, as COCO has them
+
+        See Also
+        --------
+        skpadim.regions.to_coco, skpadim.regions.to_label_studio : For tools of annotators.
+        inspect : Image by image, with scores and maps.
+
+        Notes
+        -----
+        Pixels that touch at a corner belong to one region. A region is where the map is above the
+        threshold of :meth:`predict`, and that is set from the largest value of each calibration
+        image's map. So, of a new good image, the probability that *any* region is flagged is at
+        most `contamination`: exactly for held-out images (:meth:`calibrate`), nearly so for
+        leave-one-out scores. This holds for the image as a whole, whatever the number of its
+        pixels, and `min_area` can only lower it. With ``calibration="training"``, or a threshold of
+        one's own, nothing is promised.
+
+        The p-value of a region is that of its peak beside the calibration scores: how likely a good
+        image has a peak as high *anywhere*. So the p-values of several regions of one image need no
+        correction for their number: of a good image, any of them is α or less with probability α at
+        most. The smallest is the image's own p-value.
+        In a defective image it holds as well for regions away from the defect, where the map is
+        that of a good part; near it the map is raised by the network's field of view and by
+        `sigma`. Of many images together it says nothing: choose images by
+        :meth:`p_values` as the notes of the class say, then look at the regions of those.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skpadim import PadimDetector
+        >>> rng = np.random.default_rng(0)
+        >>> good = rng.uniform(0.4, 0.6, size=(30, 64, 64))
+        >>> new = rng.uniform(0.4, 0.6, size=(2, 64, 64))
+        >>> new[1, 20:30, 30:40] = 0.9
+        >>> detector = PadimDetector("filter_bank", image_size=64, random_state=0).fit(good)
+        >>> regions = detector.anomalous_regions(new, min_area=20)
+        >>> regions[["image", "label", "p_value"]].round(3)
+           image  label  p_value
+        0      1      1    0.032
+        """
+        inspections = self.inspect(X, min_area)
+        return join_tables([each.regions for each in inspections if each.is_anomalous])
+
     @own_torch_state()
     def score_samples(self, X):
         """Score of each image: higher is more normal.
@@ -455,21 +573,16 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         check_is_fitted(self)
         return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
 
-    def _iter_maps_in_images(self, images):
-        """Yield the map of each image, and the same in the image's own pixels."""
-        window = Window.of(self, self.embedder_.input_size_)
-        index = 0
-        for maps in self.iter_anomaly_maps(images):
-            for anomaly_map in maps:
-                yield anomaly_map, window.in_image(anomaly_map, image_size(images.items[index]))
-                index += 1
-
-    def _mask_of(self, anomaly_map, in_image):
-        """Where a map in an image's pixels is above the threshold, if the map itself is."""
-        mask = in_image > -self.offset_
-        if anomaly_map.max() > -self.offset_ and not mask.any():  # its peak is between pixels
-            mask.flat[np.nanargmax(in_image)] = True
-        return mask
+    @own_torch_state()
+    def _inspections(self, X, min_area=0, on_error="raise"):
+        """As :meth:`inspect`, also without a threshold, for what needs none."""
+        if hasattr(X, "__iter__") and not hasattr(X, "__len__"):  # a camera's own class, say
+            X = iter(X)
+        make_maps = partial(
+            iter_map_batches, map_maker(self), n_jobs=self.n_jobs, description="Scoring"
+        )
+        parts = image_parts(X, 1, on_error)  # of an iterator: each image when it comes
+        return iter_inspections(make_maps, parts, Criteria.of(self, min_area))
 
     def _score_held_out(self, X, y, groups):
         """Scores, groups and digests of held-out good images, and the digests of those learned."""
@@ -530,6 +643,11 @@ def _is_original(size):
     if size not in ("model", "original"):
         raise ValueError(f"size={size!r} must be 'model' or 'original'.")
     return size == "original"
+
+
+def _check_min_area(min_area):
+    if not isinstance(min_area, Real) or not min_area >= 0:
+        raise ValueError(f"min_area={min_area!r} must be a number of pixels, 0 or more.")
 
 
 def _good_images(X, y, groups=None, min_images=1):
