@@ -22,6 +22,11 @@ from skpadim.command._given_images import (
     tell_on_terminal,
 )
 from skpadim.command._model import check_model_file, load_model
+from skpadim.command._region_files import (
+    add_region_options,
+    check_region_files,
+    write_region_files,
+)
 from skpadim.command._threshold import check_threshold, set_threshold
 
 
@@ -66,6 +71,7 @@ def add_score(commands):
     parser.add_argument(
         "--contact-sheet", type=Path, help="picture to write: the 40 worst images, the worst first"
     )
+    add_region_options(parser)
     parser.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit with 4 if an image is anomalous"
     )
@@ -80,6 +86,7 @@ def run_score(options) -> int:
     for file in (options.output, options.contact_sheet):
         if file is not None:
             check_output_file(file)
+    has_region_files = check_region_files(options)
     given = collect_images(options.images, options.files_from)
     for option in ("maps", "overlays"):
         if getattr(options, option) is not None:
@@ -91,7 +98,8 @@ def run_score(options) -> int:
     # One process: on one machine the network uses all cores by itself.
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
     set_threshold(detector, options)
-    if options.overlays or options.contact_sheet or options.fail_on_anomaly:
+    needs = options.overlays, options.contact_sheet, options.fail_on_anomaly, has_region_files
+    if any(needs):
         check_threshold(detector, options.model)
 
     from skpadim.command._pictures import Pictures
@@ -112,6 +120,8 @@ def run_score(options) -> int:
     scored = [row for row in rows if not row.get("error")]
     if options.contact_sheet is not None and scored:
         pictures.draw_worst(options.contact_sheet, scored)
+    if has_region_files:
+        write_region_files(options, detector, scored, given.root)
     n_skipped = len(rows) - len(scored)
     n_anomalous = 0
     if offset is not None:

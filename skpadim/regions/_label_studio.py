@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from urllib.parse import quote
 
 from skpadim._version import __version__
@@ -86,7 +87,9 @@ def to_label_studio(
         if boxes and not math.isnan(table["p_value"].min()):
             prediction["score"] = 1 - float(table["p_value"].min())
         predictions = [prediction] if boxes else []
-        tasks.append({"data": {"image": prefix + quote(name)}, "predictions": predictions})
+        tasks.append(
+            {"data": {"image": prefix + quote(os.fsencode(name))}, "predictions": predictions}
+        )
     return tasks
 
 

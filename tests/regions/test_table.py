@@ -27,7 +27,7 @@ def test_regions_are_those_of_scipy(mask_of, anomaly_map, min_area):
     masks = [mask for mask in masks if mask.sum() >= min_area]
     assert table["label"].tolist() == list(range(1, len(masks) + 1))
     for row, mask in zip(table.itertuples(), masks, strict=True):
-        ((rows, columns),) = find_objects(mask)
+        ((rows, columns),) = find_objects(mask.astype(int))
         box = (rows.start, columns.start, rows.stop, columns.stop)
         assert (row.top, row.left, row.bottom, row.right) == box
         centre = (row.centroid_y, row.centroid_x)
