@@ -57,7 +57,13 @@ def to_coco(regions, images=None, *, root=None) -> dict:
     1
     """
     pictures, annotations = [], []
-    for name, height, width, table in by_image(regions, images, root):
+    for name, size, table in by_image(regions, images, root):
+        if size is None:
+            raise ValueError(
+                f"{name} has no region and cannot be read, so its size, which COCO's format needs, "
+                "is not known. Write the image to that file first."
+            )
+        height, width = size
         picture = {"id": len(pictures) + 1, "file_name": name, "height": height, "width": width}
         pictures.append(picture)
         for row in table.itertuples():

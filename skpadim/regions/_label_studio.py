@@ -52,7 +52,7 @@ def to_label_studio(
     Raises
     ------
     ValueError
-        As :func:`to_coco`.
+        If `regions` is another table, or an image has a region and is not among `images`.
 
     See Also
     --------
@@ -81,8 +81,8 @@ def to_label_studio(
      'rectanglelabels': ['anomaly']}
     """
     tasks = []
-    for name, height, width, table in by_image(regions, images, root):
-        boxes = [_box(row, height, width) for row in table.itertuples()]
+    for name, size, table in by_image(regions, images, root):
+        boxes = [_box(row, *size) for row in table.itertuples()]
         prediction = {"model_version": f"skpadim {__version__}", "result": boxes}
         if boxes and not math.isnan(table["p_value"].min()):
             prediction["score"] = 1 - float(table["p_value"].min())

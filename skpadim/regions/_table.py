@@ -81,10 +81,11 @@ def _run_lengths(places, n_pixels):
 
 def by_image(
     regions: pd.DataFrame, images: Sequence | None, root: str | os.PathLike | None
-) -> Iterator[tuple[str, int, int, pd.DataFrame]]:
-    """Yield file name, height, width and regions of each image: of all images, if they are given.
+) -> Iterator[tuple[str, tuple[int, int] | None, pd.DataFrame]]:
+    """Yield file name, size and regions of each image: of all images, if they are given.
 
-    Names are made relative to `root`, if there is one, and have slashes.
+    Names are made relative to `root`, if there is one, and have slashes. The size, height and
+    width, is None where an image has no region and cannot be read.
     """
     missing = [name for name in _NEEDED if name not in regions]
     if missing:
@@ -110,9 +111,8 @@ def by_image(
         raise ValueError(f"regions has the image {unknown[0]!r}, which images does not have.")
     for image, name in names.items():
         table = tables.get(image, regions[:0])
+        size = image_size(name)
         if len(table):
-            size = table["image_height"].iloc[0], table["image_width"].iloc[0]
-        elif (size := image_size(name)) is None:
-            raise ValueError(f"{name} has no region and cannot be read, so its size is not known.")
+            size = int(table["image_height"].iloc[0]), int(table["image_width"].iloc[0])
         name = name if root is None else os.path.relpath(name, root)
-        yield Path(name).as_posix(), int(size[0]), int(size[1]), table
+        yield Path(name).as_posix(), size, table

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from skpadim.regions import to_coco
+from skpadim.regions import to_coco, to_label_studio
 
 
 def check_coco(dataset, mask_of):
@@ -57,3 +57,11 @@ def test_without_p_values_there_is_none_in_the_file(make_detector, good, parts):
     dataset = to_coco(regions, ["a.png", "b.png"])
     text = json.dumps(dataset, allow_nan=False)
     assert json.loads(text)["annotations"][0]["attributes"]["p_value"] is None
+
+
+def test_an_image_without_regions_must_be_readable_for_its_size(fitted, folder):
+    paths = sorted(folder.iterdir())
+    regions = fitted.anomalous_regions(paths)
+    with pytest.raises(ValueError, match=r"gone\.png has no region.*Write the image"):
+        to_coco(regions, [*paths, folder / "gone.png"])
+    assert to_label_studio(regions, [*paths, "gone.png"])[-1]["predictions"] == []
