@@ -87,8 +87,10 @@ class Inspection:
     >>> frame = rng.uniform(0.4, 0.6, size=(64, 64))
     >>> frame[20:30, 30:40] = 0.9
     >>> (inspection,) = detector.inspect([frame])
-    >>> inspection.is_anomalous, round(inspection.p_value, 3), inspection.mask.shape
-    (True, 0.032, (64, 64))
+    >>> inspection.is_anomalous, round(inspection.p_value, 3)
+    (True, 0.032)
+    >>> inspection.mask.shape, len(inspection.regions)
+    ((64, 64), 1)
     """
 
     index: int
