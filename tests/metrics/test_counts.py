@@ -12,6 +12,7 @@ from skpadim.metrics import (
     aupro_score,
     pixel_average_precision_score,
     pixel_f1_max,
+    pixel_metrics,
     pixel_roc_auc_score,
     pro_curve,
     pro_score,
@@ -101,6 +102,17 @@ def test_tensors_are_evaluated_where_they_are(pairs, on_device):
         for function in (aupro_score, pixel_roc_auc_score, pixel_f1_max, pro_curve):
             np.testing.assert_allclose(flat(function(*tensors)), flat(function(masks, values)))
         assert pro_score(*tensors, 0.5) == pro_score(masks, values, 0.5)
+        ignore = np.random.default_rng(0).random(masks.shape) < 0.2
+        ignore[3] = True
+        for place in ("cpu", on_device):
+            given = torch.from_numpy(ignore).to(place)
+            assert pixel_metrics(*tensors, ignore=given) == pytest.approx(
+                pixel_metrics(masks, values, ignore=ignore), rel=1e-12
+            )
+        for exact in (True, False):
+            found = PixelMetrics(exact=exact).update(*tensors, ignore).compute()
+            expected = PixelMetrics(exact=exact).update(masks, values, ignore).compute()
+            assert found == pytest.approx(expected, rel=1e-12)
         assert PixelMetrics().update(*tensors).compute() == pytest.approx(
             PixelMetrics().update(masks, values).compute(), rel=1e-12
         )
