@@ -16,6 +16,9 @@ aupro_score(np.eye(4)[None], np.eye(4)[None])
 assert "torch" not in sys.modules, "the metrics"
 assert "skpadim._padim" not in sys.modules, "the metrics"
 
+import skpadim.regions
+assert "torch" not in sys.modules, "the regions"
+
 import skpadim.benchmark
 assert "torch" not in sys.modules, "the benchmark"
 
