@@ -131,6 +131,10 @@ def _task(dtype):
 
 
 _INT64 = types.int64
+# Numba names a function after its arguments, and a record of fields by a number that it has in this
+# process. Machine code that other processes have kept could so be joined with other functions of
+# the same name: there must be none beside the loop itself, which has a name of its own.
+_inlined = njit(inline="always")
 
 
 @intrinsic
@@ -216,7 +220,7 @@ def _multiply(_context, values, window, panel, n_terms, products, row):
     return types.void(*[_INT64] * 6), write
 
 
-@njit
+@_inlined
 def _transform_windows(task, start, stop, values, scratch):
     n_rows = (task.out_height + task.tile - 1) // task.tile
     n_columns = (task.out_width + task.tile - 1) // task.tile
@@ -249,7 +253,7 @@ def _transform_windows(task, start, stop, values, scratch):
             _to_points(task.number, at, row, column, target + 4 * first, point)
 
 
-@njit
+@_inlined
 def _copy_inside(task, image, top, left, size, window):
     """Copy a window that lies partly outside the image, with zeros there."""
     source, target = numbers_at(task.number, image), numbers_at(task.number, window)
@@ -265,7 +269,7 @@ def _copy_inside(task, image, top, left, size, window):
                     target[first + channel] = 0
 
 
-@njit
+@_inlined
 def _multiply_all(task, part, values, products):
     """Multiply a block's values with a part of the panels, at all points."""
     n_panels = task.n_panels // task.n_parts
@@ -279,7 +283,7 @@ def _multiply_all(task, part, values, products):
             _multiply(at_point, window, kernels, task.n_terms, target, row)
 
 
-@njit
+@_inlined
 def _write_tiles(task, part, start, stop, products, scratch):
     height, width, n_out, tile = task.out_height, task.out_width, task.n_out, task.tile
     n_rows, n_columns = (height + tile - 1) // tile, (width + tile - 1) // tile
@@ -316,7 +320,7 @@ def _write_tiles(task, part, start, stop, products, scratch):
             _copy(task, scratch, tile, n_part, task.outputs + offset, width, n_out, used)
 
 
-@njit
+@_inlined
 def _copy(task, source, source_width, n_source, target, target_width, n_target, used):
     """Copy the rows, columns and channels of a tile that are used: the others are mere filling."""
     n_rows, n_columns, n_channels = used

@@ -87,3 +87,14 @@ def test_what_is_kept_is_named_after_all_that_it_depends_on(monkeypatch, tmp_pat
         assert name() != before
     monkeypatch.setattr("skpadim.backbones.winograd._machine_code.vector_width", lambda: 4)
     assert name() != before
+
+
+def test_kept_machine_code_calls_no_function_by_a_name_that_another_may_have():
+    from numba.core.dispatcher import Dispatcher
+
+    from skpadim.backbones.winograd import _loop
+
+    functions = [value for value in vars(_loop).values() if isinstance(value, Dispatcher)]
+    assert len(functions) >= 5
+    for function in functions:  # two processes may call records of different fields alike
+        assert function.targetoptions["inline"] == "always"
