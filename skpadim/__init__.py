@@ -8,12 +8,14 @@ from skpadim._version import __version__
 if TYPE_CHECKING:
     from skpadim._inspection import Inspection
     from skpadim._padim import PadimDetector
+    from skpadim.alignment._image_aligner import ImageAligner
     from skpadim.embedding._patch_embedder import PatchEmbedder
     from skpadim.gaussian._patch_gaussian import PatchGaussian
     from skpadim.images._unreadable import UnreadableImageError
     from skpadim.plotting.report._report import InspectionReport
 
 __all__ = [
+    "ImageAligner",
     "Inspection",
     "InspectionReport",
     "PadimDetector",
@@ -26,6 +28,7 @@ __all__ = [
 # The estimators need torch, which takes seconds to import; skpadim.metrics does not. So they are
 # imported when they are first asked for.
 _HOMES = {
+    "ImageAligner": "skpadim.alignment._image_aligner",
     "Inspection": "skpadim._inspection",
     "InspectionReport": "skpadim.plotting.report._report",
     "PadimDetector": "skpadim._padim",

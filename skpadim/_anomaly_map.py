@@ -11,6 +11,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+
+from skpadim.alignment._motion import about, are_inside, inverse, places, sample
+
+# Pixels of the input that features see around their cell, at least where it matters.
+_SEEN_AROUND = 16
 
 
 def upsampling_matrix(n_in: int, n_out: int) -> np.ndarray:
@@ -59,8 +65,50 @@ def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -
     return rows @ (distances @ columns.T)
 
 
+def maps_in_images(
+    distances: torch.Tensor,
+    motions: torch.Tensor,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    sigma: float,
+) -> torch.Tensor:
+    """As :func:`anomaly_maps`, of images that were moved back by `motions` (n_samples, 4).
+
+    Distances count by the share of their cell that the image has shown. The maps lie as the images
+    do, and are NaN where the reference has nothing. `size` is that of the centre of the aligned
+    images, of `image_size`, that distances and maps are of.
+    """
+    motions = motions.to(distances.device, distances.dtype)
+    shown = _shares_shown(motions, image_size, size, distances.shape[1:]).to(distances.dtype)
+    maps = anomaly_maps(distances * shown, size, sigma)
+    maps /= anomaly_maps(shown, size, sigma).clamp(min=1e-6)
+    # A number that is none must not be taken for a place that the reference does not have.
+    maps[~maps.isfinite().all(dim=2).all(dim=1)] = torch.inf
+    # Half a pixel from the image's centre where one more is cut off on that side.
+    centre = [-((whole - part) % 2) / 2 for whole, part in zip(image_size, size, strict=True)]
+    grid = places(inverse(about(motions, centre)), size)
+    moved = sample(maps[:, None], grid)[:, 0]
+    return moved.masked_fill_(~are_inside(grid), torch.nan)
+
+
+def _shares_shown(motions, image_size, size, grid):
+    """Share of each cell (n_samples, grid_height, grid_width) that its image has shown.
+
+    A cell has that of the least shown around it: what features see of the border is reflected.
+    """
+    shown = are_inside(places(motions, image_size))[:, None].to(torch.float32)
+    top, left = ((whole - part) // 2 for whole, part in zip(image_size, size, strict=True))
+    shown = adaptive_avg_pool2d(shown[..., top : top + size[0], left : left + size[1]], grid)
+    around = [round(_SEEN_AROUND * n / side) for n, side in zip(grid, size, strict=True)]
+    window = [2 * n + 1 for n in around]
+    return -max_pool2d(-shown, window, stride=1, padding=around)[:, 0]
+
+
 def image_scores(maps: torch.Tensor) -> torch.Tensor:
-    """Score of each image: the highest value of its anomaly map, of shape (n_samples,)."""
+    """Score of each image: the highest value of its anomaly map, of shape (n_samples,).
+
+    Pixels that are NaN do not count, unless all are.
+    """
     if maps.device.type == "cpu":  # where torch would wake its threads for each image
-        return torch.from_numpy(maps.numpy().max(axis=(1, 2)))
-    return maps.amax(dim=(1, 2))
+        return torch.from_numpy(np.fmax.reduce(maps.numpy(), axis=(1, 2)))
+    return maps.nan_to_num(nan=-torch.inf).amax(dim=(1, 2))

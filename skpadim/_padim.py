@@ -29,6 +29,7 @@ from skpadim._streaming import (
 )
 from skpadim._torch_state import own_torch_state
 from skpadim._version import __version__
+from skpadim.alignment._image_aligner import warn_of_unaligned
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
 from skpadim.calibration._training_samples import check_groups, find_good
 from skpadim.embedding._parameters import (
@@ -89,6 +90,13 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
     keep_aspect_ratio : bool, default=False
         Resize the shorter side to `image_size`, a number, and the other so that the proportions of
         the training images are kept. All images must have them, within 2 %; others are refused.
+    align : {"translation", "rigid", "similarity"}, ImageAligner or None, default=None
+        Bring parts that are shifted, turned or of another size to one place, by an
+        :class:`ImageAligner` that learns where from the training images. One that is given is
+        cloned; its `image_size` is this one's. What then lies outside of an image plays no part in
+        scores, maps lie as the images do, and their pixels are NaN where the reference has nothing.
+        Training images that cannot be aligned are left out, others are scored as they lie, with a
+        warning.
     regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
         "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
@@ -147,6 +155,8 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         Layers that are used.
     embedder_ : PatchEmbedder
         Turns images into embeddings.
+    aligner_ : ImageAligner or None
+        What images are aligned by; ``aligner_.measure(X)`` says where their parts lie.
     gaussian_ : PatchGaussian
         The Gaussian at each position.
     regularization_ : float
@@ -240,6 +250,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         image_size=256,
         crop_size=None,
         keep_aspect_ratio=False,
+        align=None,
         regularization=0.01,
         sharing="position",
         sigma=4.0,
@@ -262,6 +273,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         self.image_size = image_size
         self.crop_size = crop_size
         self.keep_aspect_ratio = keep_aspect_ratio
+        self.align = align
         self.regularization = regularization
         self.sharing = sharing
         self.sigma = sigma
@@ -307,6 +319,9 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         images, groups, names = _good_images(X, y, groups, min_images=least)
         check_enough_samples(len(images), self.calibration, groups, names, least)
         embedder = self._make_embedder().fit(images)
+        images, kept = _aligned(embedder.aligner_, images)
+        groups = None if groups is None else groups[kept]
+        check_enough_samples(len(images), self.calibration, groups, names, least)
         learned = learn(embedder, images, self.n_jobs, self.sharing)
         sharing = self.sharing, embedder.grid_
         regularization = chosen_regularization(self.regularization, learned.state, *sharing)
@@ -349,9 +364,11 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         images, _, _ = _good_images(X, y)
         if not self.__sklearn_is_fitted__():
             embedder = self._make_embedder().fit(images)
+            images, _ = _aligned(embedder.aligner_, images)
             learned = learn(embedder, images, self.n_jobs, self.sharing)
             return self._store(embedder, learned.state, learned.digests)
         embedder = self._fitted_embedder()
+        images, _ = _aligned(embedder.aligner_, images)
         learned = learn(embedder, images, self.n_jobs, self.sharing)
         # Into the new arrays: should this be interrupted, the model from before is whole.
         state = learned.state.merge(state_in(self.gaussian_, learned.state.mean.device))
@@ -406,7 +423,8 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         -------
         maps : ndarray of shape (n_samples, height, width), or list of ndarrays, float32
             Smoothed Mahalanobis distances; with ``size="original"`` a list of arrays
-            (height, width), sampled bilinearly.
+            (height, width), sampled bilinearly. With `align` they are NaN where the reference has
+            nothing.
         """
         check_is_fitted(self)
         images = Images(X)
@@ -568,7 +586,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         Returns
         -------
         scores : ndarray of shape (n_samples,), float32
-            Minus the maximum of the anomaly map.
+            Minus the maximum of the anomaly map, but for its NaN pixels.
         """
         check_is_fitted(self)
         return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
@@ -615,6 +633,7 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         self._replace_threshold(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
+        self.aligner_ = embedder.aligner_
         self.n_samples_seen_ = gaussian.n_samples_seen_
         self._training_digests = digests
         self._fitted_versions = {"skpadim": __version__, **package_versions()}
@@ -659,6 +678,20 @@ def _good_images(X, y, groups=None, min_images=1):
         return images, groups, names
     good = find_good(y, len(images), at_least=min_images)
     return images.take(good), groups if groups is None else groups[good], names
+
+
+def _aligned(aligner, images):
+    """The images that can be aligned, and their indices; all where there is no aligner."""
+    if aligner is None:
+        return images, np.arange(len(images))
+    kept = aligner.measure_all(images)
+    warn_of_unaligned(images.unaligned(), "They are left out.")
+    if not len(kept):
+        raise ValueError(
+            f"None of the {len(images)} images can be aligned with those that the model has "
+            "learned from: see ImageAligner.measure."
+        )
+    return images.take(kept), kept
 
 
 def make_embedder(detector: PadimDetector) -> PatchEmbedder:

@@ -10,16 +10,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from skpadim._anomaly_map import anomaly_maps, image_scores
+from skpadim._anomaly_map import anomaly_maps, image_scores, maps_in_images
 from skpadim._devices import available_device, empty, resolve_device
 from skpadim._parallel import chunk_size, count_workers, map_chunks, part_size, split_images
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state
+from skpadim.alignment._image_aligner import applied_motions, warn_of_unaligned
 from skpadim.calibration._training_samples import (
     content_digest,
     digests_of,
@@ -47,6 +49,7 @@ MAX_EMBEDDINGS_BYTES = 2**30
 _SHARE_OF_FREE_GPU_MEMORY = 1 / 4
 # Batches of maps in progress for each worker, computed before the caller has taken those before.
 _BATCHES_AHEAD = 8
+_SCORED_AS_IT_LIES = "Scores and maps are those of the images as they lie."
 
 
 class Learned(NamedTuple):
@@ -200,11 +203,15 @@ class MapMaker:
     ) -> Iterator[tuple[torch.Tensor, dict[int, UnreadableImageError]]]:
         """Yield maps (n_batch, height, width), on the embedder's device, and the errors of a batch.
 
-        Maps of images that are skipped are NaN.
+        Maps of images that are skipped are NaN; of those that are aligned, where the reference has
+        nothing.
         """
+        done = 0
         for embeddings, errors in self.embedder.iter_with_errors(images, description):
             self.measure = self.measure.to(embeddings.device)
-            maps = self._maps(self.measure.distances(flat(embeddings)))
+            stop = done + len(embeddings)
+            motions = None if images.motions is None else images.motions[done:stop]
+            maps, done = self._maps(self.measure.distances(flat(embeddings)), motions), stop
             if errors:  # said anew, as loops need not keep what is not a number
                 maps[list(errors)] = torch.nan
             yield maps, errors
@@ -213,15 +220,26 @@ class MapMaker:
         """Scores (n_samples,) of images, higher is more normal."""
         return _scores((maps for maps, _ in self.iter_maps(images, description)), len(images))
 
-    def scores_of_distances(self, distances: torch.Tensor) -> np.ndarray:
-        """Scores (n_samples,) of distances (n_samples, n_positions)."""
-        batches = distances.split(int(self.embedder.batch_size))
-        return _scores(map(self._maps, batches), len(distances))
+    def scores_of_distances(self, distances: torch.Tensor, images: Images) -> np.ndarray:
+        """Scores (n_samples,) of distances (n_samples, n_positions) of images."""
+        size, motions = int(self.embedder.batch_size), images.motions
+        maps = (
+            self._maps(distances[i : i + size], None if motions is None else motions[i : i + size])
+            for i in range(0, len(distances), size)
+        )
+        return _scores(maps, len(distances))
 
-    def _maps(self, distances):
-        """Maps (n_samples, height, width) of distances (n_samples, n_positions)."""
-        grids = distances.reshape(len(distances), *self.embedder.grid_)
-        return anomaly_maps(grids, self.embedder.input_size_, self.sigma)
+    def _maps(self, distances, motions):
+        """Maps (n_samples, height, width) of distances (n_samples, n_positions).
+
+        Where images have been aligned, `motions` are those that ImageAligner has measured.
+        """
+        embedder = self.embedder
+        grids = distances.reshape(len(distances), *embedder.grid_)
+        if motions is None:
+            return anomaly_maps(grids, embedder.input_size_, self.sigma)
+        sizes = embedder.image_size_, embedder.input_size_
+        return maps_in_images(grids, applied_motions(motions), *sizes, self.sigma)
 
     def __getstate__(self):
         # A worker need not have this process's device.
@@ -250,7 +268,7 @@ def score_training_images(
     maker = MapMaker(embedder, training_measure(state, *settings, torch.float32), sigma)
     if embeddings is not None:
         distances = shared_training_distances(state, embeddings, *settings, groups)
-        return maker.scores_of_distances(distances)
+        return maker.scores_of_distances(distances, images)
     description = "Calibrating (second pass)"
     if groups is None or calibration != "leave_one_out":
         return score_images(maker, images, n_jobs, description)
@@ -280,7 +298,7 @@ def _score_by_groups(maker, images, groups, n_jobs, description):
 def _score_groups(maker, images, groups):
     embeddings, _ = _embed(maker.embedder, images, "")
     maker.measure = maker.measure.to(embeddings.device)
-    return maker.scores_of_distances(maker.measure.distances(embeddings, groups))
+    return maker.scores_of_distances(maker.measure.distances(embeddings, groups), images)
 
 
 def score_images(
@@ -288,10 +306,13 @@ def score_images(
 ) -> np.ndarray:
     """Scores (n_samples,) of images, higher is more normal."""
     if _count_workers(images, maker.embedder, n_jobs) == 1:
-        return _finite(maker.scores(images, description))
-    size = _chunk_size(images, maker.embedder, n_jobs)
-    scores = _share_out(_make_scores, maker, images, size, n_jobs, description)
-    return _finite(np.concatenate(list(scores)))
+        parts = [_make_scores(maker, images, description)]
+    else:
+        size = _chunk_size(images, maker.embedder, n_jobs)
+        parts = _share_out(_make_scores, maker, images, size, n_jobs, description)
+    scores, unaligned = zip(*parts, strict=True)
+    warn_of_unaligned([*chain(*unaligned)], _SCORED_AS_IT_LIES)
+    return _finite(np.concatenate(scores))
 
 
 def size_of_parts(batch_size: int, n_jobs: int | None) -> int:
@@ -310,10 +331,14 @@ def iter_map_batches(
     """
     with progress_of(count_images(parts), description, maker.embedder.verbose) as progress:
         for images in parts:
-            for maps, errors in _iter_map_batches(maker, images, n_jobs):
-                _finite(np.delete(maps, list(errors), axis=0) if errors else maps)
+            unaligned = []
+            for maps, errors, names in _iter_map_batches(maker, images, n_jobs):
+                found = np.delete(maps, list(errors), axis=0) if errors else maps
+                _finite(found if maker.embedder.aligner_ is None else np.fmax(found, 0))
                 yield maps, errors
                 progress.update(len(maps))
+                unaligned += names
+            warn_of_unaligned(unaligned or images.unaligned(), _SCORED_AS_IT_LIES)
 
 
 def _iter_map_batches(maker, images, n_jobs):
@@ -324,16 +349,17 @@ def _iter_map_batches(maker, images, n_jobs):
         yield from map_chunks(_make_maps, maker, chunks, at_once=at_once, n_jobs=n_jobs)
         return
     for maps, errors in maker.iter_maps(images, ""):
-        yield maps.numpy(force=True), errors
+        yield maps.numpy(force=True), errors, []
 
 
 def _make_maps(maker, images):
     ((maps, errors),) = maker.iter_maps(images, "")  # a chunk is a batch
-    return maps.numpy(force=True), errors
+    return maps.numpy(force=True), errors, images.unaligned()
 
 
-def _make_scores(maker, images):
-    return maker.scores(images, "")
+def _make_scores(maker, images, description=""):
+    """Scores, and the names of images that could not be aligned."""
+    return maker.scores(images, description), images.unaligned()
 
 
 def _scores(batches, n_samples):

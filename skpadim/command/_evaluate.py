@@ -159,7 +159,7 @@ class _Recorder:
 
     def iter_anomaly_maps(self, X):
         for maps in self.detector.iter_anomaly_maps(X):
-            self.scores.extend(-maps.max(axis=(1, 2)))
+            self.scores.extend(-np.nanmax(maps, axis=(1, 2)))
             yield maps
 
 

@@ -57,7 +57,9 @@ class Pictures:
             _save(values, files["values"])
             _save(np.hstack([beside, map_colours(values, threshold)]), files["colours"])
         if "overlay" in files:
-            _save(self._draw(pixels, in_image, anomaly_map.max()), files["overlay"], quality=90)
+            _save(
+                self._draw(pixels, in_image, np.nanmax(anomaly_map)), files["overlay"], quality=90
+            )
 
     def draw_worst(self, target: Path, rows: Sequence[dict]) -> None:
         """Draw the images of rows, the lowest score first, on one sheet."""
@@ -72,7 +74,7 @@ class Pictures:
             small = tuple(max(1, round(side * _SIDE / max(shape))) for side in shape)
             in_image = self._window.in_image(anomaly_map, small)
             pixels = _as_picture(read_image(row["path"], small))
-            pictures.append(self._draw(pixels, in_image, anomaly_map.max()))
+            pictures.append(self._draw(pixels, in_image, np.nanmax(anomaly_map)))
             name = self._given.relative(row["path"]).as_posix()
             name = name if len(name) <= 30 else f"...{name[-27:]}"
             verdict = "anomalous" if int(row["label"]) < 0 else "good"

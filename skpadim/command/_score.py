@@ -173,7 +173,8 @@ def _score_all(options, detector, given, file, pictures, skips):
     items = [np.zeros((1, 1), dtype=np.uint8)] * n_blank + pending
     done = 0
     for maps, errors in iter_maps_and_errors(detector, items, "skip"):
-        scores = -maps.max(axis=(1, 2))
+        # Without what is not inspected, NaN.
+        scores = -np.fmax.reduce(maps, axis=(1, 2))
         rows, stop = [], None
         for place in range(max(0, n_blank - done), len(maps)):
             path = items[done + place]

@@ -149,6 +149,7 @@ def iter_cached(
             entry = cache.entry(images, index)
             maps = cache.load(entry, layers)
             if maps is not None:
+                images.locate(index, sizes[0])
                 return entry, reduce(maps), None
             return entry, None, images.read(index, *sizes)
         except UnreadableImageError as error:

@@ -18,6 +18,7 @@ EMBEDDING_CONSTRAINTS = {
     "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
     "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "keep_aspect_ratio": ["boolean"],
+    "align": [StrOptions({"translation", "rigid", "similarity"}), HasMethods(["measure"]), None],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
@@ -38,6 +39,7 @@ MODEL_PARAMETERS = (
     "image_size",
     "crop_size",
     "keep_aspect_ratio",
+    "align",
     "precision",
 )
 

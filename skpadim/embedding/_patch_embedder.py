@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -16,6 +16,7 @@ from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
+from skpadim.alignment._image_aligner import ImageAligner, warn_of_unaligned
 from skpadim.backbones import load_backbone
 from skpadim.embedding._feature_cache import FeatureCache, iter_cached
 from skpadim.embedding._features import features_by_layer, join
@@ -79,6 +80,9 @@ class PatchEmbedder(
     keep_aspect_ratio : bool, default=False
         Resize the shorter side to `image_size`, a number, and the other so that the proportions of
         the images given to :meth:`fit` are kept. All images must have them, within 2 %.
+    align : {"translation", "rigid", "similarity"}, ImageAligner or None, default=None
+        Bring parts that have moved to one place, by an :class:`ImageAligner` that is fitted to the
+        images given to :meth:`fit`. One that is given is cloned; its `image_size` is this one's.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -118,6 +122,8 @@ class PatchEmbedder(
         Height and width of the network's input, after the crop.
     grid_ : tuple of int
         Height and width of the grid of patches.
+    aligner_ : ImageAligner or None
+        What images are aligned by.
 
     See Also
     --------
@@ -163,6 +169,7 @@ class PatchEmbedder(
         image_size=256,
         crop_size=None,
         keep_aspect_ratio=False,
+        align=None,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -179,6 +186,7 @@ class PatchEmbedder(
         self.image_size = image_size
         self.crop_size = crop_size
         self.keep_aspect_ratio = keep_aspect_ratio
+        self.align = align
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -189,12 +197,13 @@ class PatchEmbedder(
 
     @own_torch_state()
     def fit(self, X=None, y=None):
-        """Load the network and draw the features; the images' content plays no part.
+        """Load the network and draw the features; with `align`, fit the aligner to the images.
 
         Parameters
         ----------
         X : images, default=None
-            Checked as a whole, but not read; with `keep_aspect_ratio` their sizes are.
+            Checked as a whole, but not read; with `keep_aspect_ratio` their sizes are, and with
+            `align` all of them.
         y : ignored
 
         Returns
@@ -205,6 +214,8 @@ class PatchEmbedder(
         images = None if X is None else Images(X)
         if self.keep_aspect_ratio and images is None:
             raise ValueError("keep_aspect_ratio=True: fit needs X, whose proportions are kept.")
+        if self.align is not None and images is None:
+            raise ValueError(f"align={self.align!r}: fit needs X, which the aligner is fitted to.")
         proportions = common_proportions(images) if self.keep_aspect_ratio else None
         resolve_device(self.device)
         size, crop = sizes_of(self.image_size, self.crop_size, proportions)
@@ -217,13 +228,14 @@ class PatchEmbedder(
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
         check_input_size(size, crop, self.crop_size, backbone, layers)
         grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
+        aligner = None if self.align is None else self._new_aligner(size).fit(X)
 
         self.backbone_ = backbone.name
         self.layers_ = layers
         self._fitted_parameters = {name: getattr(self, name) for name in MODEL_PARAMETERS}
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
-        self._proportions = proportions
+        self._proportions, self.aligner_ = proportions, aligner
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -258,10 +270,14 @@ class PatchEmbedder(
         """
         check_is_fitted(self)
         output = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
-        if output == "torch":
-            return self.embed_all(Images(X))
         images = Images(X)
-        return self.embed_all(images, out=self.new_embeddings(len(images), "cpu")).numpy()
+        if output == "torch":
+            embeddings = self.embed_all(images)
+        else:
+            out = self.new_embeddings(len(images), "cpu")
+            embeddings = self.embed_all(images, out=out).numpy()
+        warn_of_unaligned(images.unaligned())
+        return embeddings
 
     def fit_transform(self, X, y=None):
         """Fit, then embed the same images (see :meth:`transform`).
@@ -340,6 +356,11 @@ class PatchEmbedder(
         """
         check_is_fitted(self)
         return fit_to_size(images, self.image_size_, self.input_size_)
+
+    def _new_aligner(self, size):
+        """An aligner for images of a size (height, width)."""
+        aligner = ImageAligner(self.align) if isinstance(self.align, str) else clone(self.align)
+        return aligner.set_params(image_size=size)
 
     def new_embeddings(
         self, n_images: int, device: torch.device | str | None = None
@@ -433,6 +454,7 @@ class PatchEmbedder(
         with progress_of(count_images(parts), description, self.verbose) as progress:
             for images in parts:
                 images.proportions = self._proportions
+                images.align_by(self.aligner_)
                 if rows is None:
                     n_rows = min(len(images), int(self.batch_size))
                     rows = _RowsInTurn(self.new_embeddings(n_rows, device))
@@ -487,6 +509,8 @@ class PatchEmbedder(
         sizes = self.image_size_, self.input_size_
         # What was kept of images of any proportions would not be refused.
         settings = (network, *sizes, self.keep_aspect_ratio, self.precision, device.type)
+        if self.aligner_ is not None:
+            settings += (self.aligner_.digest,)
         cache = FeatureCache(self.memory, settings)
         usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)

@@ -23,7 +23,7 @@ from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._gpu_copies import copied_ahead
 from skpadim.images._items import list_items
 from skpadim.images._masks import image_size
-from skpadim.images._read import find_problem, read_image, read_stack, to_float
+from skpadim.images._read import find_problem, fit_to_size, read_image, read_stack, to_float
 from skpadim.images._unreadable import UnreadableImageError
 
 T = TypeVar("T")
@@ -43,10 +43,13 @@ class Images(Sequence):
     is wrong with a single image shows when it is read. `numbers` are what messages call the images,
     where X is a part of what the user gave. With a dict `skipped`, images that cannot be read are
     skipped, and their errors noted there, by these numbers. Where `proportions`, a height and a
-    width, are set, images of others cannot be read at a size.
+    width, are set, images of others cannot be read at a size. Where they are aligned
+    (:meth:`align_by`), `motions` (n_images, 6) are as ImageAligner measures them, NaN until then.
     """
 
     proportions: tuple[int, int] | None = None
+    aligner = None
+    motions: np.ndarray | None = None
 
     def __init__(self, X, *, min_images=1, numbers=None, skipped=None):
         self.items = X.items if isinstance(X, Images) else list_items(X, numbers)
@@ -66,12 +69,43 @@ class Images(Sequence):
         """The images with these indices, called as before; stacks are copied when they are read."""
         numbers = [self._numbers[index] for index in indices]
         items = [self.items[index] for index in indices]
-        return Images(items, numbers=numbers, skipped=self.skipped)
+        return self._of(items, numbers, indices)
 
     def part(self, start, stop) -> Images:
         """The images from `start` up to `stop`, called as before."""
         numbers = self._numbers[start:stop]
-        return Images(self.items[start:stop], numbers=numbers, skipped=self.skipped)
+        return self._of(self.items[start:stop], numbers, slice(start, stop))
+
+    def _of(self, items, numbers, rows):
+        images = Images(items, numbers=numbers, skipped=self.skipped)
+        images.motions = None if self.motions is None else self.motions[rows]
+        return images
+
+    def align_by(self, aligner) -> None:
+        """Read images at a size so that their parts lie where a fitted aligner has them.
+
+        None reads them as they are. Motions that are known are not measured again.
+        """
+        self.aligner = aligner
+        if aligner is not None and self.motions is None:
+            self.motions = np.full((len(self), 6), np.nan, dtype=np.float32)
+
+    def unaligned(self) -> list[str]:
+        """Names of the images that were read and could not be aligned."""
+        if self.motions is None:
+            return []
+        return [self.name_of(index) for index in np.flatnonzero(self.motions[:, 5] == 0)]
+
+    def name_of(self, index) -> str:
+        """What messages call an image."""
+        item = self.items[index]
+        return (
+            os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(self._numbers[index])
+        )
+
+    def size_of(self, index) -> tuple[int, int] | None:
+        """Height and width of an image as it is, None if unknown."""
+        return image_size(self.items[index])
 
     def __getstate__(self):
         # A tensor that is a part of another would take all of it along to a worker; and a worker
@@ -81,7 +115,9 @@ class Images(Sequence):
             items = _by_itself(items)
         elif isinstance(items, list):
             items = [_for_worker(item) for item in items]
-        return {**vars(self), "items": items, "max_pixels": Image.MAX_IMAGE_PIXELS}
+        # An aligner comes with the model.
+        state = {**vars(self), "items": items, "max_pixels": Image.MAX_IMAGE_PIXELS}
+        return {name: value for name, value in state.items() if name != "aligner"}
 
     def __setstate__(self, state):
         Image.MAX_IMAGE_PIXELS = state.pop("max_pixels")
@@ -92,7 +128,7 @@ class Images(Sequence):
         return self.read(index)
 
     def read(self, index, size=None, crop=None) -> torch.Tensor:
-        """One image, if `size` is given resized and cropped as :func:`fit_to_size` does it."""
+        """One image, if `size` is given resized, aligned and cropped (:func:`fit_to_size`)."""
         item = self.items[index]
         try:
             if size is not None and not self.are_alike(image_size(item)):
@@ -102,12 +138,25 @@ class Images(Sequence):
                     f"with the proportions of {_in_words((height, width))}, which this model has "
                     "learned from: crop it alike, or fit with image_size=(height, width) instead."
                 )
-            return read_image(item, size, crop)
+            if size is None or self.aligner is None:
+                return read_image(item, size, crop)
+            self.aligner.check_proportions(image_size(item))
+            return fit_to_size(self._aligned(read_image(item, size), index), size, crop)
         except TypeError as error:
             raise TypeError(f"Image {self._numbers[index]} {error}") from error
         except ValueError as error:
             path = os.fspath(item) if isinstance(item, (str, os.PathLike)) else None
             raise UnreadableImageError(str(error), self._numbers[index], path) from error
+
+    def _aligned(self, pixels, index):
+        if np.isnan(self.motions[index, 5]):
+            self.motions[index] = self.aligner.locate(pixels)
+        return self.aligner.move_back(pixels, self.motions[index])
+
+    def locate(self, index, size) -> None:
+        """Measure an image's motion, if it is to be aligned and was not measured."""
+        if self.aligner is not None and np.isnan(self.motions[index, 5]):
+            self.read(index, size)
 
     def are_alike(self, shape) -> bool:
         """Whether an image of a height and width, None if unknown, has the `proportions`."""
@@ -142,7 +191,12 @@ class Images(Sequence):
         return {place: self.skipped[n] for place, n in numbers if n in self.skipped}
 
     def as_stack(self) -> torch.Tensor | None:
-        """All images as a view (n_images, channels, height, width), or None if they are apart."""
+        """All images as a view (n_images, channels, height, width), or None if they are apart.
+
+        None, too, if they are to be aligned, each by itself.
+        """
+        if self.aligner is not None:
+            return None
         if isinstance(self.items, torch.Tensor):
             return self.items
         if not isinstance(self.items, np.ndarray) or self.items.ndim != 4:

@@ -56,7 +56,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
         image's score is the highest value of its map, its label that of `y`.
         ``uninspected`` is the share of the anomalous pixels that lie outside of the detector's
         crop. They count in no other value, nor do the normal pixels there: the detector makes no
-        claim about them. With ``crop_size=None`` it is 0.
+        claim about them. Nor does it about those that are NaN in its maps, with `align`; else with
+        ``crop_size=None`` it is 0.
         ``vanished`` is the number of anomalous images of which a part of the defect was inspected,
         and no pixel of it is left in the mask at the maps' size: they are warned of. They count as
         anomalous in the metrics of images, and in those of pixels and regions as normal.
@@ -91,14 +92,17 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     n_anomalous = n_outside = 0
     vanished = []
     for index, anomaly_map, mask, window in iter_maps_and_masks(detector, X, masks, anomalous):
-        scores.append(anomaly_map.max())
+        scores.append(np.nanmax(anomaly_map))
         inside = mask[window.inspected(mask.shape)]
         n_anomalous += np.count_nonzero(mask)
         n_outside += np.count_nonzero(mask) - np.count_nonzero(inside)
+        if resolution == "original" or np.isnan(anomaly_map).any():
+            resized = window.resize_map(anomaly_map, mask.shape)
+            n_outside += np.count_nonzero(inside & np.isnan(resized))
         if resolution == "original":
-            metrics.update([inside], [window.resize_map(anomaly_map, mask.shape)])
+            metrics.update([inside], [resized], uninspected(resized))
             continue
-        metrics.update([window.crop_mask(mask)], [anomaly_map])
+        metrics.update([window.crop_mask(mask)], [anomaly_map], uninspected(anomaly_map))
         if window.loses(mask):
             vanished.append(index)
     warn_of_vanished(vanished)
@@ -142,6 +146,12 @@ def iter_maps_and_masks(
             index += 1
     if index != len(masks):
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
+
+
+def uninspected(anomaly_map: np.ndarray) -> list[np.ndarray] | None:
+    """Where a map says nothing, as `ignore` of :class:`PixelMetrics`; None if that is nowhere."""
+    unknown = np.isnan(anomaly_map)
+    return [unknown] if unknown.any() else None
 
 
 def warn_of_vanished(indices: list[int]) -> None:

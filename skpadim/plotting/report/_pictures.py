@@ -44,7 +44,7 @@ def _grey_map(anomaly_map, size, window):
     """255 times the root of each value's share of the highest: fine steps where values are low."""
     values = np.nan_to_num(window.in_image(anomaly_map, size))
     # The peak may lie between the pixels: what is flagged must show somewhere.
-    values.flat[values.argmax()] = highest = max(float(anomaly_map.max()), 1e-30)
+    values.flat[values.argmax()] = highest = max(float(np.nanmax(anomaly_map)), 1e-30)
     grey = 255 * np.sqrt(np.clip(values, 0, highest) / highest)
     return Image.fromarray(grey.round().astype(np.uint8))
 
