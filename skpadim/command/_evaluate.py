@@ -158,6 +158,8 @@ class _Recorder:
         self.detector, self.embedder_, self.scores = detector, detector.embedder_, []
 
     def iter_anomaly_maps(self, X):
+        import numpy as np
+
         for maps in self.detector.iter_anomaly_maps(X):
             self.scores.extend(-np.nanmax(maps, axis=(1, 2)))
             yield maps

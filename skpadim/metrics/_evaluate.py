@@ -100,9 +100,9 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
             resized = window.resize_map(anomaly_map, mask.shape)
             n_outside += np.count_nonzero(inside & np.isnan(resized))
         if resolution == "original":
-            metrics.update([inside], [resized], uninspected(resized))
+            metrics.update([inside], [resized], not_known(resized))
             continue
-        metrics.update([window.crop_mask(mask)], [anomaly_map], uninspected(anomaly_map))
+        metrics.update([window.crop_mask(mask)], [anomaly_map], not_known(anomaly_map))
         if window.loses(mask):
             vanished.append(index)
     warn_of_vanished(vanished)
@@ -148,7 +148,7 @@ def iter_maps_and_masks(
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
 
 
-def uninspected(anomaly_map: np.ndarray) -> list[np.ndarray] | None:
+def not_known(anomaly_map: np.ndarray) -> list[np.ndarray] | None:
     """Where a map says nothing, as `ignore` of :class:`PixelMetrics`; None if that is nowhere."""
     unknown = np.isnan(anomaly_map)
     return [unknown] if unknown.any() else None

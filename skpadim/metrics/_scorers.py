@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from skpadim._routing import how_to_pass_masks
 from skpadim.calibration._training_samples import USE_NORMAL_FOLD, are_labels, check_labels
 from skpadim.metrics import _curves
-from skpadim.metrics._evaluate import iter_maps_and_masks, uninspected, warn_of_vanished
+from skpadim.metrics._evaluate import iter_maps_and_masks, not_known, warn_of_vanished
 from skpadim.metrics._pixel_metrics import PixelMetrics
 
 
@@ -66,7 +66,7 @@ class MapScorer:
         metrics = PixelMetrics()
         vanished = []
         for index, anomaly_map, mask, window in iter_maps_and_masks(estimator, X, masks, anomalous):
-            metrics.update([window.crop_mask(mask)], [anomaly_map], uninspected(anomaly_map))
+            metrics.update([window.crop_mask(mask)], [anomaly_map], not_known(anomaly_map))
             if window.loses(mask):
                 vanished.append(index)
         warn_of_vanished(vanished)

@@ -10,7 +10,7 @@ import numpy as np
 from skpadim._padim import PadimDetector, iter_maps_and_errors
 from skpadim.images._batches import Images
 from skpadim.images._masks import check_agreement, check_mask_size, is_missing, read_mask
-from skpadim.metrics._evaluate import uninspected, warn_of_vanished
+from skpadim.metrics._evaluate import not_known, warn_of_vanished
 from skpadim.metrics._geometry import Window
 from skpadim.metrics._pixel_metrics import PixelMetrics, image_values
 from skpadim.plotting.report._pictures import small_pictures
@@ -63,7 +63,7 @@ def inspect(
                 result.unmasked.append(names[index])
             elif masks is not None:
                 small = np.zeros(window.size, bool) if mask is None else window.crop_mask(mask)
-                metrics.update([small], [anomaly_map], uninspected(anomaly_map))
+                metrics.update([small], [anomaly_map], not_known(anomaly_map))
             row = {
                 "name": names[index],
                 "kind": None if labels is None else str(kinds[index]),
