@@ -273,7 +273,10 @@ class ImageAligner(
         """Grey images (n, height, width) of the working size, a few at a time."""
 
         def read(index):
-            self.check_proportions(images.size_of(index))
+            try:
+                self.check_proportions(images.size_of(index))
+            except ValueError as error:
+                raise ValueError(f"Image {images.name_of(index)} {error}") from None
             return self._grey(images.read(index, self._size))
 
         for batch in read_ahead(read, len(images), _AT_A_TIME):

@@ -203,6 +203,11 @@ def _prepare(detector, dataset, seed, resolution, output):
             "keep_aspect_ratio=True: categories would have figures of unlike sizes. Give "
             "image_size=(height, width)."
         )
+    if detector.align is not None:
+        raise ValueError(
+            f"align={detector.align!r}: the settings of a file of results do not tell it. Leave it "
+            "out, or evaluate category by category with skpadim.metrics.evaluate."
+        )
     embedder = make_embedder(detector)
     if isinstance(detector.backbone, str):
         # "auto" must not mean one thing now and another an hour later.

@@ -33,6 +33,12 @@ def add_fit(commands):
         "must have the same proportions",
     )
     parser.add_argument(
+        "--align",
+        choices=("translation", "rigid", "similarity"),
+        help="bring parts that are shifted, also turned, or also nearer, to one place (default: "
+        "images are taken as they lie)",
+    )
+    parser.add_argument(
         "--contamination",
         type=float,
         default=0.05,
@@ -62,6 +68,7 @@ def run_fit(options) -> int:
         options,
         contamination=options.contamination,
         keep_aspect_ratio=options.keep_aspect_ratio,
+        align=options.align,
         n_jobs=options.n_jobs,
     )
     try:

@@ -131,6 +131,14 @@ def test_errors_are_one_line_and_exit_code_1(arguments, message, folder, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_parts_are_aligned_if_asked_for(folder, tmp_path):
+    model = tmp_path / "aligned.joblib"
+    assert main(["fit", str(folder), "-o", str(model), *SMALL, "--align", "translation"]) == 0
+    detector = joblib.load(model)
+    assert detector.aligner_.motion == "translation"
+    assert len(detector.aligner_.alignment_) == len(list(folder.iterdir()))
+
+
 def test_a_bad_image_stops_the_fit_and_leaves_the_old_model(bad_folder, model, tmp_path, capsys):
     before = model.read_bytes()
     assert main(["fit", str(bad_folder), "-o", str(model), *SMALL]) == 1
