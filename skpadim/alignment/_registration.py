@@ -22,7 +22,7 @@ from skpadim.alignment._motion import are_inside, compose, inverse, no_motion, p
 
 # Longer sides, in pixels, of the images that are searched, and of those that refine it.
 _SIDES = (64, 128)
-_STEPS = 3  # of least squares at each
+_STEPS = (2, 3)  # of least squares at each
 _EVERY = 13  # residual, of which the spread is measured
 _TURN_STEP, _SCALE_STEP = 2.5, 0.04
 
@@ -104,9 +104,11 @@ class Reference:
         images = [resized(images[:, None], level.size) for level in self._levels]
         motions = self._search(images[0][:, 0])
         size = self._levels[0].size
-        for level, at_level in zip(self._levels, images, strict=True):
+        for level, at_level, steps in zip(
+            self._levels, images, _STEPS[-len(images) :], strict=True
+        ):
             motions, size = in_pixels(motions, size, level.size), level.size
-            motions = level.refine(at_level, motions, self.limits.parameters)
+            motions = level.refine(at_level, motions, self.limits.parameters, steps)
         # Where there is nothing to be seen, nothing has moved.
         motions = torch.where(motions.isfinite(), motions, no_motion(1).to(motions.device))
         return motions, level.correlation(at_level, motions)
@@ -167,11 +169,11 @@ class _Level:
         # What the light makes of the reference: gain and offset.
         self._light = torch.stack([image, torch.ones_like(image)]).flatten(1)
 
-    def refine(self, images, motions, parameters):
+    def refine(self, images, motions, parameters, n_steps):
         """Motions after some steps of weighted least squares."""
         design = torch.cat([self._changes[parameters], self._light])
         n, weights = len(parameters), None
-        for _ in range(_STEPS):
+        for _ in range(n_steps):
             grid = places(motions, self.size)
             inside = are_inside(grid).flatten(1)
             moved = sample(images, grid).flatten(1)

@@ -101,9 +101,7 @@ def test_files_of_any_size_with_their_proportions(aligner, moved, tmp_path):
     apart = (as_files[MOTION] - aligner.alignment_[MOTION])[:3].abs()
     assert apart.max().max() < 0.1
     assert as_files["aligned"].all()
-    with pytest.raises(
-        ValueError, match=r"^Image 0 is 200 pixels wide and 128 high.*keep_aspect_ratio=True"
-    ):
+    with pytest.raises(ValueError, match="^Image 0 is 200 pixels wide.*keep_aspect_ratio=True"):
         aligner.measure(np.zeros((1, 128, 200, 3), np.uint8))
 
 
