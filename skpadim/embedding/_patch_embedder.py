@@ -53,8 +53,8 @@ class PatchEmbedder(
 
     Images are resized, cropped and normalised as the network's weights ask; the feature maps of
     the chosen layers are brought to the grid of the first (nearest neighbour) and concatenated;
-    `n_features` of their channels are kept. Nothing is learned from the images: :meth:`fit`
-    loads the network and draws the features.
+    `n_features` of their channels are kept. Nothing is learned from the images but where their
+    parts lie, with `align`: :meth:`fit` loads the network and draws the features.
 
     Parameters
     ----------
