@@ -18,9 +18,9 @@ from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim.alignment._motion import are_inside, compose, inverse, places, sample
 from skpadim.alignment._registration import Limits, Reference, in_pixels, resized, working_size
-from skpadim.embedding._parameters import sizes_of
 from skpadim.images._batches import Images, read_ahead, stack_pixels
 from skpadim.images._read import to_float
+from skpadim.images._sizes import sizes_of
 
 COLUMNS = ("dy", "dx", "angle", "scale", "peak", "aligned")
 # Good images that the reference is made of, and that are compared at a time.

@@ -28,7 +28,6 @@ from skpadim.embedding._parameters import (
     check_input_size,
     check_n_features,
     check_unchanged,
-    sizes_of,
 )
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
@@ -39,6 +38,7 @@ from skpadim.images._batches import (
     image_parts,
 )
 from skpadim.images._read import fit_to_size
+from skpadim.images._sizes import sizes_of
 from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 
