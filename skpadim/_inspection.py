@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from skpadim.alignment._image_aligner import ImageAligner
 from skpadim.calibration._conformal import conformal_p_values
 from skpadim.images._batches import Images
 from skpadim.images._masks import image_size
@@ -27,6 +28,7 @@ class Criteria:
     offset: float  # NaN if there is no threshold
     calibration_scores: np.ndarray | None
     calibration_groups: np.ndarray | None
+    aligner: ImageAligner | None = None
     min_area: float = 0
 
     @classmethod
@@ -37,6 +39,7 @@ class Criteria:
             getattr(detector, "offset_", np.nan),
             getattr(detector, "calibration_scores_", None),
             getattr(detector, "calibration_groups_", None),
+            detector.aligner_,
             min_area,
         )
 
@@ -51,7 +54,8 @@ class Criteria:
 class Inspection:
     """What a detector says of one image; see :meth:`PadimDetector.inspect`.
 
-    The map, the mask, the regions and the p-value are computed when they are first asked for.
+    The map, the mask, the regions, the alignment and the p-value are computed when they are first
+    asked for.
 
     Attributes
     ----------
@@ -76,6 +80,8 @@ class Inspection:
         As of :meth:`PadimDetector.anomaly_mask`, in the image's own pixels.
     regions : DataFrame
         As of :meth:`PadimDetector.anomalous_regions`.
+    alignment : Series or None
+        Where the part lies, as a row of :meth:`ImageAligner.measure`; None without ``align``.
 
     Examples
     --------
@@ -131,6 +137,12 @@ class Inspection:
             criteria.p_values,
             criteria.min_area,
         )
+
+    @cached_property
+    def alignment(self) -> pd.Series | None:
+        """Where the part lies."""
+        aligner = self._criteria.aligner
+        return None if aligner is None else aligner.measure([self.image]).iloc[0]
 
     @property
     def _with_peak(self):

@@ -95,6 +95,17 @@ def test_scores_are_those_of_the_maps(detector, test):
     np.testing.assert_array_equal(flagged, detector.predict(test) < 0)
 
 
+def test_one_result_an_image(detector, test, train):
+    scores, table = detector.score_samples(test), detector.aligner_.measure(test)
+    for inspection in detector.inspect(test):
+        assert inspection.score == scores[inspection.index]
+        row = table.iloc[inspection.index]
+        np.testing.assert_allclose(
+            inspection.alignment.to_numpy(float), row.to_numpy(float), atol=1e-4
+        )
+        assert inspection.regions["peak"].max() == -inspection.score or not inspection.is_anomalous
+
+
 def test_left_out_scores_are_of_aligned_images(new_detector, detector, train):
     trained = new_detector(calibration="training").fit(train)
     np.testing.assert_allclose(trained.training_scores_, trained.score_samples(train), rtol=1e-3)
