@@ -6,14 +6,25 @@ import os
 import sys
 import warnings
 
-from PIL import Image
-
-from skpadim.command._options import parse
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, with the command line's arguments by default; returns its exit code."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as interruption:
+        print("; ".join(["skpadim: interrupted", *interruption.args]), file=sys.stderr)
+        return 130
+
+
+def _run(arguments):
+    # Here, where an interruption is told in words: they take a while.
+    from PIL import Image
+
+    from skpadim.command._options import parse
+    from skpadim.command._outputs import check_outputs
+    from skpadim.images._unreadable import UnreadableImageError
+
+    options = parse(arguments)
     _let_threads_sleep()
     max_pixels = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -24,17 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
             f"skpadim: warning: {message}", file=sys.stderr
         )
         try:
+            check_outputs(options)
             if getattr(options, "max_pixels", None) is not None:
                 _allow_pixels(options.max_pixels)
             code = options.run(options)
             sys.stdout.flush()
-        except KeyboardInterrupt as interruption:
-            print("; ".join(["skpadim: interrupted", *interruption.args]), file=sys.stderr)
-            return 130
         except BrokenPipeError:
             # Whoever read our output (head, say) has left; the interpreter must not complain
             # about it once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except UnreadableImageError as error:
+            hint = " --on-error skip leaves such images out." * hasattr(options, "on_error")
+            print(f"skpadim: error: {error.path} {error.problem}{hint}", file=sys.stderr)
             return 1
         except (OSError, TypeError, ValueError, MemoryError, Image.DecompressionBombError) as error:
             message = " ".join(str(error).splitlines()) or "There is not enough memory."
@@ -61,6 +74,8 @@ def _let_threads_sleep():
 
 def _allow_pixels(limit):
     """Let images have so many pixels and no more."""
+    from PIL import Image
+
     Image.MAX_IMAGE_PIXELS = None if limit == "none" else limit
     # Up to twice the limit Pillow only warns.
     warnings.simplefilter("error", Image.DecompressionBombWarning)

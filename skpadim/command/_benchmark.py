@@ -7,7 +7,6 @@ from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
-from skpadim._csv import write_csv
 from skpadim.command._arguments import add_command, add_error_options, add_model_options
 from skpadim.command._model import make_detector
 
@@ -31,7 +30,9 @@ def add_benchmark(commands):
         help="mvtec_ad, btad, visa, mvtec_loco, mvtec_ad_2; a folder of your own that is laid out "
         "as one of them is a category of it",
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of the categories")
+    parser.add_argument(
+        "--root", type=Path, metavar="FOLDER", required=True, help="folder of the categories"
+    )
     parser.add_argument(
         "--category", nargs="+", action="extend", help="one or more (default: all that are there)"
     )
@@ -44,7 +45,9 @@ def add_benchmark(commands):
         help="where pixels are compared: 'model', as the paper does it, or 'original' "
         "(default: model)",
     )
-    parser.add_argument("-o", "--output", type=Path, help="CSV file to write, and to resume")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="CSV file to write, and to resume"
+    )
     parser.add_argument(
         "--format",
         choices=("markdown", "latex", "csv"),
@@ -55,6 +58,7 @@ def add_benchmark(commands):
 
 def run_benchmark_command(options) -> int:
     """Run the subcommand; returns its exit code."""
+    from skpadim._csv import write_csv
     from skpadim.benchmark import latex_table, markdown_table, run_benchmark
     from skpadim.benchmark._categories import find_dataset
     from skpadim.datasets._layout import find_categories

@@ -21,6 +21,16 @@ def tell_on_terminal(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def counted(number: int, one: str) -> str:
+    """As "1 image" or "2 images"."""
+    return f"{number} {one}{'s' * (number != 1)}"
+
+
+def tell_skipped(number: int) -> str:
+    """What is added to a line of what was done."""
+    return f"; {counted(number, 'image')} could not be read" if number else ""
+
+
 class GivenImages(NamedTuple):
     """Images, each once."""
 
@@ -72,6 +82,8 @@ def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenI
 
 def check_outside(option: str, path: Path, given: GivenImages) -> None:
     """See that pictures to be written will not lie among the images."""
+    if path.is_file() and any(each.exists() and path.samefile(each) for each in given.paths):
+        raise ValueError(f"{option} {path} is one of the images: give another name.")
     for folder in given.folders:
         if path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(

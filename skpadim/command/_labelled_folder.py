@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from skpadim.datasets._layout import GOOD, assign_masks, images_in, subfolders
+from skpadim.command._given_images import counted
 from skpadim.images._files import list_images
 
-_GOOD_NAMES = (GOOD, "ok", "normal")
+_GOOD = "good"
+_GOOD_NAMES = (_GOOD, "ok", "normal")
 _MASKS = "ground_truth"
 
 
@@ -21,10 +23,14 @@ class LabelledImages(NamedTuple):
     kinds: list[str]  # "good", or the name of the folder
     y: list[int]  # +1 good, -1 defective
     masks: list[str | None] | None  # of defective images; None if there are none at all
+    mask_folder: Path | None = None  # where they lie
 
 
 def labelled_images(folder: Path, masks: Path | None = None) -> LabelledImages | None:
     """Images whose folders are named as their kinds; None without a folder of good images."""
+    # Not before: it takes a second, and a help is to be quick.
+    from skpadim.datasets._layout import images_in, subfolders
+
     if not _good_in(folder) and (folder / "test").is_dir() and _good_in(folder / "test"):
         folder = folder / "test"  # of a category of MVTec AD
     good = _good_in(folder)
@@ -37,25 +43,36 @@ def labelled_images(folder: Path, masks: Path | None = None) -> LabelledImages |
         return None
     if loose := images_in(folder):
         warnings.warn(
-            f"{len(loose)} images right in {folder} are left out: they are in no folder of a kind.",
+            f"{counted(len(loose), 'image')} right in {folder} left out: in no folder of a kind.",
             stacklevel=2,
         )
     beside = [path / _MASKS for path in (folder.absolute().parent, folder)]
-    masks = masks or next((path for path in beside if path.is_dir()), None)
+    given, masks = masks, masks or next((path for path in beside if path.is_dir()), None)
     names = [name for name in subfolders(folder) if folder / name not in (masks, *beside)]
     found = [(str(path), name) for name in names for path in list_images(folder / name)]
     paths = [path for path, _ in found]
-    kinds = [GOOD if name in good else name for _, name in found]
-    y = [1 if kind == GOOD else -1 for kind in kinds]
-    return LabelledImages(paths, kinds, y, None if masks is None else _find_masks(paths, y, masks))
+    kinds = [_GOOD if name in good else name for _, name in found]
+    y = [1 if kind == _GOOD else -1 for kind in kinds]
+    print(f"kinds of {folder}" + (f", masks of {masks}" if masks else ""), file=sys.stderr)
+    found_masks = None if masks is None else _find_masks(paths, y, masks)
+    if given and -1 in y and not any(found_masks):
+        raise ValueError(
+            f"--masks {given}: no image in it is named as one of the defective ones in {folder}, "
+            "or as one with '_mask' behind."
+        )
+    return LabelledImages(paths, kinds, y, found_masks, masks)
 
 
 def _good_in(folder):
+    from skpadim.datasets._layout import subfolders
+
     return [name for name in subfolders(folder) if name.lower() in _GOOD_NAMES]
 
 
 def _find_masks(paths, y, folder):
     """A mask of each defective image, or None where there is none."""
+    from skpadim.datasets._layout import assign_masks
+
     bad = [index for index, label in enumerate(y) if label < 0]
     masks = [os.fspath(path) for path in list_images(folder)]
     result: list[str | None] = [None] * len(paths)
