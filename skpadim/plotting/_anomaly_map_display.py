@@ -286,7 +286,7 @@ class AnomalyMapDisplay:
         name, verdict = self.names[index], self._verdict(index)
         axes.set_title(
             f"{name if len(name) <= _MAX_NAME else '…' + name[1 - _MAX_NAME:]}\n"
-            f"score {_number(self.scores[index])}{verdict and ': '}{verdict}",
+            f"{-self.scores[index]:.3g}{verdict and ': '}{verdict}",
             fontsize="small",
             fontweight="bold" if verdict in ("anomalous", "found", "false alarm") else None,
             parse_math=False,  # a file may be called $1.png
@@ -308,7 +308,7 @@ class AnomalyMapDisplay:
 
         handles = [
             Line2D([], [], color=_STYLES[label]["colors"], linewidth=_STYLES[label]["linewidths"],
-                   linestyle=linestyle, label=label)
+                   linestyle=linestyle, label={"decision": "flagged"}.get(label, label))
             for label, linestyle, contours in (
                 ("decision", "-", self.decision_contours_),
                 ("truth", (0, (2, 1.5)), self.truth_contours_),
@@ -382,10 +382,6 @@ def _in_image(anomaly_map, window, shape, threshold):
     if threshold is not None and np.nanmax(in_image) <= threshold < np.nanmax(anomaly_map):
         in_image.flat[np.nanargmax(in_image)] = np.nanmax(anomaly_map)
     return in_image
-
-
-def _number(value):
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _name(item, index):

@@ -155,7 +155,8 @@ class ScoreHistogramDisplay:
                 self.threshold, color="black", linewidth=2, label=label
             )
         self.ax_.set(xlabel="Score (higher is more normal)", ylabel="Share of the images of a kind")
-        self.ax_.legend()
+        # Above the axes, where it hides neither bars nor the threshold.
+        self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
         return self
 
     def _by_kind(self):

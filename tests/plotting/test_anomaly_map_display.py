@@ -28,9 +28,9 @@ def test_the_worst_come_first_and_no_more_than_asked_for(made):
     display = show(*made, threshold=1.0, max_images=3, n_columns=2)
     assert display.axes_.shape == (2, 2)
     assert titles(display) == [
-        "image 3\nscore \N{MINUS SIGN}3: anomalous",
-        "image 1\nscore \N{MINUS SIGN}1.5: anomalous",
-        "image 4\nscore \N{MINUS SIGN}1.2: anomalous",
+        "image 3\n3: anomalous",
+        "image 1\n1.5: anomalous",
+        "image 4\n1.2: anomalous",
     ]
     assert not display.axes_[1, 1].axison
     np.testing.assert_allclose(display.scores, [-3, -1.5, -1.2])
@@ -100,7 +100,7 @@ def test_outlines_of_the_decision_and_of_the_truth(made):
     assert [contour is None for contour in display.truth_contours_] == [False] + [True] * 4
     assert [contour is None for contour in display.decision_contours_] == [False] * 3 + [True] * 2
     lines = display.axes_[-1, 0].get_legend().get_lines()
-    assert [line.get_label() for line in lines] == ["decision", "truth"]
+    assert [line.get_label() for line in lines] == ["flagged", "truth"]
     assert lines[0].get_linestyle() != lines[1].get_linestyle()
     # Contours do not widen the axes.
     assert display.axes_[0, 0].get_xlim() == (-0.5, 29.5)

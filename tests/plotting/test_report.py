@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 
 import skpadim
 from skpadim import InspectionReport, PadimDetector, UnreadableImageError
@@ -75,6 +76,17 @@ def data_in(html):
 
 
 # ---- without a browser
+
+
+def test_without_a_script_the_page_says_what_there_is(file, report, scores, detector):
+    html = file.read_text(encoding="utf-8")
+    n_flagged = (scores > -detector.offset_).sum()
+    assert f'<h1 id="headline">{n_flagged} of {len(scores)} images flagged</h1>' in html
+    assert "Open this file in a browser." in html
+    assert (
+        repr(report)
+        == f"<InspectionReport of {len(scores) + 1} images: write_html(path), or open()>"
+    )
 
 
 def test_the_file_holds_everything(file, report, detector, inspected, scores):
@@ -249,6 +261,30 @@ def wait_until(page, condition):
             return
         page.wait_for_timeout(50)
     pytest.fail("it has not come to be within 10 s")
+
+
+def test_a_threshold_that_is_none_is_told(page):
+    before = counts(page)
+    page.locator("#number").fill("-3")
+    page.locator("#number").press("Enter")
+    told = page.locator("#number").evaluate("box => box.validationMessage")
+    assert told == "Thresholds are numbers above 0."
+    assert counts(page) == before
+
+
+def test_parts_are_counted_once_and_there_is_no_line_without_a_model(
+    browser, detector, parts, tmp_path
+):
+    grouped = clone(detector).fit(parts.data[:20], groups=np.arange(20) // 2)
+    InspectionReport(grouped, parts.data[20:24]).write_html(tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    said = page.locator("#expected").inner_text()
+    assert "20 training images, each scored as if left out (10 parts, each counted once)" in said
+    assert not page.locator("#shell").is_visible()
+    assert page.locator("#python").is_visible()
+    assert page.locator("#order option").count() == 3  # no kinds to order by
+    page.close()
 
 
 def test_counts_equal_numpy_s(page, detector, scores, bad):

@@ -84,3 +84,10 @@ def test_kinds_are_told_apart_in_grey(rng):
 def test_labels_of_another_number_are_refused():
     with pytest.raises(ValueError, match="y has 2 labels for 3 images"):
         show([1, -1], [0.0, 1.0, 2.0])
+
+
+def test_the_legend_covers_nothing():
+    display = show([1, 1, -1], [-1, -2, -9], threshold=-3)
+    display.figure_.canvas.draw()
+    legend, axes = display.ax_.get_legend().get_window_extent(), display.ax_.bbox
+    assert legend.y0 >= axes.y1

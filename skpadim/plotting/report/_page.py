@@ -18,6 +18,7 @@ def render(data: dict) -> str:
     script = "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
     parts = {
         "TITLE": html.escape(data["title"]),
+        "HEADLINE": html.escape(data["headline"]),  # for where no script runs, as in mail
         "STYLE": style,
         "SCRIPT": script,
         "STYLE_HASH": _hash(style),

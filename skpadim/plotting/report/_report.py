@@ -59,8 +59,8 @@ class InspectionReport:
     on_error : {"raise", "skip"}, default="raise"
         At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, or name
         them in the report.
-    model : str or path, default="model.joblib"
-        The detector's file, as the command that sets the chosen threshold names it.
+    model : str or path, default=None
+        The detector's file, for the command that sets the chosen threshold in it; None for none.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class InspectionReport:
         *,
         kinds=None,
         on_error="raise",
-        model="model.joblib",
+        model=None,
     ):
         if not isinstance(detector, PadimDetector):
             raise TypeError(
@@ -171,6 +171,9 @@ class InspectionReport:
         self.write_html(path)
         webbrowser.open(path.as_uri())
 
+    def __repr__(self):
+        return f"<InspectionReport of {len(self._items)} images: write_html(path), or open()>"
+
     def _repr_html_(self):
         page = html.escape(self._render(_IN_NOTEBOOK))
         return (
@@ -195,6 +198,8 @@ class InspectionReport:
         threshold = -detector.offset_ if hasattr(detector, "offset_") else None
         good = found.good if found.labelled else np.ones(len(found.rows), bool)
         start = found.scores[good if good.any() else ~good].max(initial=0)
+        start = float(start) if threshold is None else threshold
+        n_flagged = np.count_nonzero(found.scores > start)
         calibration = calibration_shares(detector)
         rows = sorted(found.rows, key=lambda row: -row["score"])
         if calibration:
@@ -211,9 +216,10 @@ class InspectionReport:
         return render(
             {
                 "title": "Inspection report",
+                "headline": f"{n_flagged} of {len(rows)} images flagged",
                 "labelled": found.labelled,
                 "threshold": threshold,
-                "start": float(start) if threshold is None else threshold,
+                "start": start,
                 "calibration": calibration,
                 # From the threshold on, to twice the threshold.
                 "colours": map_colours(np.linspace(1.0001, 2, 64)[None], 1.0)[0].tolist(),
@@ -224,6 +230,7 @@ class InspectionReport:
                 "metrics": metric_rows(found.metrics),
                 "drift": drift(detector, found),
                 "about": about(detector),
-                "command": f"skpadim calibrate {shlex.quote(str(self.model))} --threshold ",
+                "command": self.model
+                and f"skpadim calibrate {shlex.quote(str(self.model))} --threshold ",
             }
         )

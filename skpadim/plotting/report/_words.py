@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu
 from skpadim._padim import PadimDetector
 from skpadim._version import __version__
 from skpadim.calibration._conformal import conformal_p_values
+from skpadim.embedding._patch_embedder import network_of
 from skpadim.plotting.report._inspection import Inspection
 
 _METRICS = {
@@ -32,14 +33,25 @@ def odds(p_value: float, smallest: float) -> str:
 
 
 def calibration_shares(detector: PadimDetector) -> dict | None:
-    """Anomaly scores of good images, descending; share of new ones above, with i of these above."""
+    """Anomaly scores of good images, descending; share of new ones above, with i of these above.
+
+    And how many groups they are of, if there are groups.
+    """
     if not hasattr(detector, "calibration_scores_"):
         return None
     ordered = np.sort(detector.calibration_scores_)
     # With none above there is still the new image itself.
     steps = np.append(np.nextafter(ordered[0], -np.inf), ordered)
     shares = conformal_p_values(steps, detector.calibration_scores_, detector.calibration_groups_)
-    return {"scores": (-ordered).tolist(), "shares": shares.tolist()}
+    groups = detector.calibration_groups_
+    return {
+        "scores": (-ordered).tolist(),
+        "shares": shares.tolist(),
+        "who": f"the {len(ordered)} training images, each scored as if left out"
+        if np.array_equal(detector.calibration_scores_, getattr(detector, "training_scores_", None))
+        else f"the {len(ordered)} good images that set the threshold",
+        "n_groups": None if groups is None else len(set(groups.tolist())),
+    }
 
 
 def drift(detector: PadimDetector, found: Inspection) -> str | None:
@@ -102,17 +114,18 @@ def metric_rows(values: dict[str, float]) -> list[tuple[str, str, str]]:
 
 def about(detector: PadimDetector) -> list[tuple[str, dict[str, str]]]:
     """Tables of what was learned, of the parameters and of the versions."""
-    embedder = detector.embedder_
+    embedder, groups = detector.embedder_, getattr(detector, "calibration_groups_", None)
     learned = {
         "backbone": detector.backbone_,
-        "licence of its weights": getattr(embedder._network, "license", None) or "not known",
+        "licence of the weights": network_of(embedder).license or "not known",
         "layers": ", ".join(detector.layers_),
         "training images": detector.n_samples_seen_,
+        "groups": "none" if groups is None else len(set(groups.tolist())),
         "pixels that the network sees": "{} x {}".format(*embedder.input_size_),
         "positions": "{} x {}".format(*embedder.grid_),
         "features": embedder.n_features_out_,
         "regularization": f"{detector.regularization_:.4g}",
-        "threshold": -detector.offset_ if hasattr(detector, "offset_") else "none",
+        "threshold": f"{-detector.offset_:.4g}" if hasattr(detector, "offset_") else "none",
     }
     packages = {name: version(name) for name in ("torch", "scikit-learn", "numpy")}
     versions = {"skpadim": __version__, **packages, "Python": platform.python_version()}

@@ -37,6 +37,7 @@ function drawHistogram() {
     const label = String(Number(fromShare(i / 4).toPrecision(3)));
     shapes.push(svg("text", { x: x(i / 4), y: height - 5, "text-anchor": anchor }, label));
   }
+  shapes.push(svg("text", { x: 0, y: 11 }, "score (log scale)"));
   shapes.push(svg("line", { id: "line", y1: 0, y2: base }));
   $("histogram").setAttribute("aria-label", `Histogram of ${count(rows.length, "score")} and the threshold`);
   $("histogram").setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -1,8 +1,9 @@
 // What the page begins with, and what its controls do. The last of the scripts.
-slider.oninput = () => setThreshold(Number(fromShare(slider.value / 1000).toPrecision(5)));
+slider.oninput = () => setThreshold(Number(short(fromShare(slider.value / 1000))));
 $("number").onchange = () => {
   const value = Number($("number").value);
-  value > 0 ? setThreshold(value) : ($("number").value = short(threshold));
+  $("number").setCustomValidity(value > 0 ? "" : "Thresholds are numbers above 0.");
+  value > 0 ? setThreshold(value) : $("number").reportValidity();
 };
 $("reset").onclick = () => setThreshold(data.start);
 $("reset").textContent = data.threshold === null ? "Back to the start" : "Back to the model's own";
@@ -28,6 +29,8 @@ const option = (value, text = value) => make("option", { value, textContent: tex
 const kinds = [...new Set(rows.map((row) => row.kind).filter(Boolean))].sort();
 $("kind").append(option("", "all"), ...kinds.map((kind) => option(kind)));
 $("kind-label").hidden = kinds.length < 2;
+if (kinds.length < 2) $("by-kind").remove();
+$("shell-line").hidden = !data.command;
 $("verdict").append(...Object.keys(VERDICTS).map((name) => option(name)));
 $("tables").hidden = !data.labelled;
 $("metrics-section").hidden = !data.metrics.length;
@@ -39,7 +42,7 @@ const legend = (name, text) => make("li", {}, make("i", { className: `swatch ${n
 $("legend").append(legend("good", data.labelled ? `good (${nGood})` : `images (${rows.length})`));
 if (data.labelled) $("legend").append(legend("bad", `defective (${rows.length - nGood})`));
 if (data.calibration) {
-  $("legend").append(legend("left-out", `left out of training (${data.calibration.scores.length}), scaled`));
+  $("legend").append(legend("left-out", `${data.calibration.who} (scaled)`));
 }
 for (const [name, value, meaning] of data.metrics) {
   $("metrics").append(make("div", {}, cell("dt", name), cell("dd", value), cell("p", meaning)));

@@ -69,7 +69,8 @@ function tell() {
     figure.dataset.count = name;
     return make("div", { className: (verdict ?? "").replace(" ", "-") }, cell("dt", name), figure);
   }));
-  $("number").value = short(threshold);
+  $("number").value = own ? short(threshold) : threshold; // else as the command has it
+  $("number").setCustomValidity("");
   slider.setAttribute("aria-valuetext", `${short(threshold)}, ${flagged} flagged`);
   $("expected").textContent = expected();
   $("shell").textContent = data.command + threshold;
@@ -80,11 +81,12 @@ function tell() {
 
 function expected() {
   if (!data.calibration) return "This model has no left-out scores that told how many new good parts are flagged.";
-  const { scores, shares } = data.calibration;
+  const { scores, shares, n_groups: nGroups } = data.calibration;
   const above = scores.filter((score) => score > threshold).length;
+  const parts = nGroups ? ` (${count(nGroups, "part")}, each counted once)` : "";
   const share = `${above ? "about" : "at most"} ${percent(shares[above], 1)}`;
   return `Of new good parts ${share} would be flagged, 1 in ${Math.round(1 / shares[above])}: `
-    + `${above} of the ${scores.length} good images that were left out score higher.`;
+    + `above it are ${above} of ${data.calibration.who}${parts}, counting one more, to be safe.`;
 }
 
 function tellKinds() {
