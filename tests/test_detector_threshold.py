@@ -168,7 +168,7 @@ def test_training_images_given_to_calibrate_are_recognised(good, folder, make_de
     detector = make_detector(contamination=0.3).fit(good[:12])
     again = pickle.loads(pickle.dumps(detector))
     for images in (good[10:], list(good[10:])):
-        with pytest.warns(UserWarning, match="has learned from 2 of the 14 samples.*at index 0"):
+        with pytest.warns(UserWarning, match="has learned from 2 of the 14 images.*at index 0"):
             again.calibrate(images)
     detector.calibrate(good[12:])  # no warning
     paths = sorted(folder.iterdir())
@@ -186,9 +186,9 @@ def test_all_scores_equal_flag_nothing(make_detector, good):
 
 
 def test_too_few_images_for_the_contamination_are_warned_of(good, make_detector):
-    with pytest.warns(UserWarning, match="24 normal samples are too few .*Use at least 99"):
+    with pytest.warns(UserWarning, match="24 good images are too few .*Use at least 99"):
         make_detector(contamination=0.01).fit(good)
-    with pytest.warns(UserWarning, match="12 groups of normal samples .*Use at least 19 groups"):
+    with pytest.warns(UserWarning, match="12 groups of good images .*Use at least 19 groups"):
         make_detector(contamination=0.05).fit(good, groups=np.arange(24) // 2)
 
 

@@ -129,6 +129,7 @@ class FilterBank(Backbone):
     """
 
     name = "filter_bank"
+    license = "none needed: it has no weights"
     mean = (0.0, 0.0, 0.0)
     std = (1.0, 1.0, 1.0)
     n_features = None

@@ -43,13 +43,13 @@ def conformal_offset(
     if p_values[0] > contamination:
         n = round(1 / p_values[0]) - 1
         counted, more = (
-            ("normal samples are", "")
+            ("good images are", "")
             if groups is None
-            else (f"group{'s' * (n > 1)} of normal samples {'are' if n > 1 else 'is'}", " groups")
+            else (f"group{'s' * (n > 1)} of good images {'are' if n > 1 else 'is'}", " groups")
         )
         warnings.warn(
             f"{n} {counted} too few to set a threshold that flags a share of "
-            f"{contamination:g} of new normal ones: about 1 in {n + 1} will be flagged. Use "
+            f"{contamination:g} of new good ones: about 1 in {n + 1} will be flagged. Use "
             f"at least {samples_needed(contamination)}{more}, or set contamination to "
             f"{math.ceil(1000 / (n + 1)) / 1000:g} or more.",
             stacklevel=3,

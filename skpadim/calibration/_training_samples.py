@@ -181,10 +181,10 @@ def warn_of_learned_samples(
     known = np.flatnonzero(np.isin(digests, learned))
     if len(known):
         warnings.warn(
-            f"This {estimator_name} has learned from {len(known)} of the {len(digests)} samples "
+            f"This {estimator_name} has learned from {len(known)} of the {len(digests)} images "
             f"given to calibrate (first at index {known[0]}): they score better than new ones, so "
-            f"more new normal samples than contamination={contamination:g} will be flagged. Give "
-            "samples that it has not seen; calibrate() without samples sets the threshold from "
+            f"more new good images than contamination={contamination:g} will be flagged. Give "
+            "images that it has not seen; calibrate() without images sets the threshold from "
             "the scores that fit has left.",
             stacklevel=3,
         )

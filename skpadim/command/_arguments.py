@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def add_command(commands, name, run, *, help, example, description=None):
 
 def add_model(parser):
     """Add the model file that a subcommand reads."""
-    parser.add_argument("model", type=Path, help="model file; read only those that you trust")
+    parser.add_argument(
+        "model", metavar="MODEL", type=Path, help="model file; read only those that you trust"
+    )
 
 
 def add_device(parser):
@@ -47,7 +50,7 @@ def add_threshold_options(parser):
     )
     group.add_argument(
         "--contamination",
-        type=float,
+        type=share,
         help="set the threshold for this run so that about this share of new good images is "
         "flagged (default: the model's threshold)",
     )
@@ -154,12 +157,26 @@ def int_or(*words):
 def positive(text):
     """An argparse type: maps are positive, and so are thresholds."""
     value = float(text)
-    if not value > 0:
-        raise ValueError
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text}: thresholds are positive, as maps are; scores in the CSV are minus the map's "
+            "highest value"
+        )
     return value
 
 
 positive.__name__ = "number above 0,"
+
+
+def share(text):
+    """An argparse type: a contamination."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 0.5, as 0.02")
+    return value
 
 
 def _number_or_auto(text):

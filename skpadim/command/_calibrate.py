@@ -7,9 +7,9 @@ import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_model, positive
+from skpadim.command._arguments import add_command, add_model, positive, share
 from skpadim.command._given_images import collect_images
-from skpadim.command._model import check_model_file, load_model, write_model
+from skpadim.command._model import check_model_file, load_model, n_learned, write_model
 from skpadim.command._threshold import in_words, set_contamination
 
 
@@ -27,7 +27,7 @@ def add_calibrate(commands):
     add_model(parser)
     parser.add_argument(
         "--contamination",
-        type=float,
+        type=share,
         help="share of new good images that may be flagged (default with --on: the model's)",
     )
     parser.add_argument(
@@ -39,7 +39,11 @@ def add_calibrate(commands):
         "--on", type=Path, metavar="FOLDER", help="good images that the model has not learned from"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, help="model file to write (default: the one that is read)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="model file to write (default: the one that is read)",
     )
 
 
@@ -63,6 +67,13 @@ def run_calibrate(options) -> None:
     else:
         if options.contamination is not None:
             detector.set_params(contamination=options.contamination)
+        known = n_learned(detector, paths)
+        if known > len(paths) / 2:
+            raise ValueError(
+                f"{options.on}: the model has learned from {known} of its {len(paths)} images, "
+                "which look better to it than new ones: give other good images, or leave out --on "
+                "and give --contamination, which takes the scores that fit has left."
+            )
         detector.calibrate(paths)
     write_model(detector, output)
     print(f"{output}: {in_words(detector)} (before: {before})", file=sys.stderr)

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL.Image import registered_extensions
-from sklearn.metrics import roc_auc_score
 
 from skpadim._files import written_whole
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
 from skpadim.metrics import pixel_roc_auc_score
+from skpadim.metrics._pixel_metrics import image_values
 from skpadim.plotting import InspectionReport
 from skpadim.plotting._colours import map_colours
 from skpadim.plotting._sheet import beside, sheet_of
@@ -54,7 +54,7 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
 
     table = pd.concat(tables, ignore_index=True)
     print(
-        f"An object and a texture, all generated: of each {N_TRAIN} good ones to learn from, "
+        f"An object and a texture, all generated: {N_TRAIN} good ones of each to learn from, "
         f"{N_GOOD} good and\n{N_DEFECTIVE} defective ones to inspect."
     )
     print(table.to_string(index=False, float_format="{:.3f}".format))
@@ -72,8 +72,9 @@ def run_demo(output: Path, verbose: int = 1) -> pd.DataFrame:
     print(
         "Next, on pictures of your own:\n"
         "  skpadim fit FOLDER_OF_GOOD_IMAGES -o model.joblib\n"
-        "  skpadim score model.joblib FOLDER --maps maps/\n"
-        "  skpadim report model.joblib FOLDER -o report.html"
+        "  skpadim report model.joblib FOLDER -o report.html\n"
+        "  skpadim calibrate model.joblib --threshold NUMBER\n"
+        "  skpadim score model.joblib FOLDER -o scores.csv --overlays seen/"
     )
     return table
 
@@ -96,7 +97,8 @@ def _tabulate(part, kinds, maps, scores, labels, masks):
                 "defect": kind,
                 "images": defective.sum(),
                 "found": (labels[defective] < 0).sum(),
-                "image AUROC": roc_auc_score(defective[chosen], -scores[chosen]),
+                # As the report has it, so that both round it alike.
+                "image AUROC": image_values(defective[chosen], -scores[chosen])["image_roc_auc"],
                 "pixel AUROC": pixel_roc_auc_score(masks[chosen], maps[chosen]),
             }
         )
@@ -113,6 +115,6 @@ def _draw(part, test, maps, scores, labels, masks, detector):
         mask = np.repeat(masks[index, :, :, None] * np.uint8(255), 3, axis=2)
         rows.append([image, map_colours(maps[index], -detector.offset_), mask])
         verdict = "anomalous" if labels[index] < 0 else "good"
-        score = f"score {scores[index]:.2f}, threshold {detector.offset_:.2f}"
+        score = f"{-scores[index]:.2f}, threshold {-detector.offset_:.2f}"
         captions.append([f"{part}, {kind}: {score}: {verdict}", "", ""])  # as wide as the row
     return sheet_of(rows, captions, ["image", "anomaly map", "mask (truth)"])

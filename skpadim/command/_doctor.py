@@ -14,12 +14,12 @@ from pathlib import Path
 
 from skpadim._files import check_output_file
 from skpadim.calibration._conformal import samples_needed
-from skpadim.command._arguments import add_command
-from skpadim.command._given_images import collect_images
-from skpadim.command._model import load_model
-from skpadim.command._threshold import flagged_share
+from skpadim.command._arguments import add_command, share
+from skpadim.command._given_images import collect_images, counted
+from skpadim.command._model import load_model, n_learned
+from skpadim.command._threshold import flagged_share, in_words
 
-_N_SAMPLE, _N_TIMED = 64, 5  # images that are scored, and scored alone
+_N_SAMPLE, _N_TIMED = 64, 5  # images that are scored; how often one is timed
 
 
 def add_doctor(commands):
@@ -29,9 +29,9 @@ def add_doctor(commands):
         "doctor",
         run_doctor,
         help="look for what makes results slow or wrong",
-        description="Look at this machine; with a model, at its threshold and versions; with a "
-        "folder of good images, whether they suit a fit; with both, whether the images have "
-        "drifted from those that the model has learned from, and how long one takes. Each finding "
+        description="Look at this machine; with a model, at its threshold and versions, and how "
+        "long an image takes; with a folder of good images, whether they suit a fit; with both, "
+        "whether the images have drifted from those that the model has learned from. Each finding "
         "comes with what mends it.",
         example="skpadim doctor model.joblib parts/new",
     )
@@ -45,7 +45,7 @@ def add_doctor(commands):
     )
     parser.add_argument(
         "--contamination",
-        type=float,
+        type=share,
         default=0.05,
         help="share of new good images that may be flagged, which takes enough images (default: "
         "0.05)",
@@ -60,6 +60,9 @@ def add_doctor(commands):
 
 def run_doctor(options) -> int:
     """Run the subcommand; returns its exit code."""
+    for path in options.names:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is neither a file nor a folder: it does not exist.")
     folders = [path for path in options.names if path.is_dir()]
     models = [path for path in options.names if not path.is_dir()]
     if max(len(folders), len(models)) > 1:
@@ -67,14 +70,15 @@ def run_doctor(options) -> int:
     if options.write_groups is not None:
         check_output_file(options.write_groups)
     given = collect_images(folders) if folders else None
-    facts, findings = _look_at_machine()
+    facts, findings, notes = _look_at_machine()
+    detector = None
     if models:
-        detector, found = _look_at_model(models[0])
-        findings |= found
+        detector, more, found = _look_at_model(models[0])
+        facts, findings = facts | more, findings | found
     if given is not None:
         from skpadim.command._folder_check import look_at_folder
 
-        readable, more, found = look_at_folder(given, folders[0], options, for_fit=not models)
+        readable, more, found = look_at_folder(given, folders[0], options, detector)
         facts, findings = facts | more, findings | found
         if models and readable:
             more, found = _look_at_both(detector, models[0], readable, folders[0])
@@ -84,12 +88,14 @@ def run_doctor(options) -> int:
         print(f"{name:<{width}}  {value}")
     for what, remedy in findings.items():
         print(f"\nfound: {what}\n    -> {remedy}")
-    print(f"\n{len(findings)} finding{'s' * (len(findings) != 1)}" if findings else "\nall is well")
+    print(f"\n{counted(len(findings), 'finding')}" if findings else "\nall is well")
+    for note in notes:
+        print(f"\nnote: {note}")
     return 4 if findings else 0
 
 
 def _look_at_machine():
-    """Facts of this machine, and findings."""
+    """Facts of this machine, findings, and notes of what is so only now."""
     import importlib.util
     import platform
     import shutil
@@ -112,16 +118,13 @@ def _look_at_machine():
         f"(OMP_WAIT_POLICY={policy})",
         "load": f"{load:.1f} in the last minute",
     }
-    findings = {}
+    findings, notes = {}, []
     if load > 0.75 * cores:
-        what = (
-            f"other processes compute on this machine (load {load:.1f} on {cores} cores): "
-            "scoring takes a multiple of its time."
-        )
-        findings[what] = (
-            "end them, or leave them cores: OMP_NUM_THREADS="
+        notes.append(
+            f"other processes compute on this machine (load {load:.1f} on {cores} cores), and "
+            "scoring takes a multiple of its time meanwhile. Leave them cores by OMP_NUM_THREADS="
             f"{max(1, round(cores - load))} skpadim ...; in Python programs also set "
-            "OMP_WAIT_POLICY=PASSIVE, as this command does by itself"
+            "OMP_WAIT_POLICY=PASSIVE, as this command does by itself."
         )
     if policy.lower() != "passive":
         what = "threads that wait take the cores from other processes."
@@ -135,11 +138,13 @@ def _look_at_machine():
     if not has_gpu and shutil.which("nvidia-smi"):
         what = f"this machine seems to have a GPU, and torch {torch.__version__} does not see it."
         findings[what] = "install torch for it: https://pytorch.org/get-started/locally"
-    return facts, findings
+    return facts, findings, notes
 
 
 def _look_at_model(path):
-    """A model's detector, and findings."""
+    """A model's detector, facts, and findings."""
+    import numpy as np
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         detector = load_model(path)
@@ -164,23 +169,36 @@ def _look_at_model(path):
             f"{calibrate} --contamination {ceil(1000 * share) / 1000:g}, or fit with at least "
             f"{samples_needed(asked)} images"
         )
-    return detector, findings
+    detector.set_params(n_jobs=None, verbose=0)
+    generated = np.random.default_rng(0).integers(
+        0, 256, (1, *detector.embedder_.image_size_, 3), np.uint8
+    )
+    detector.score_samples(generated)  # the first takes longer
+    seconds = []
+    for _ in range(_N_TIMED):
+        start = time.perf_counter()
+        detector.score_samples(generated)
+        seconds.append(time.perf_counter() - start)
+    facts = {
+        "model": f"{detector.backbone_}, {counted(detector.n_samples_seen_, 'image')}, "
+        f"{in_words(detector)}",
+        "one image": f"{1000 * np.median(seconds):.0f} ms, without reading it",
+    }
+    return detector, facts, findings
 
 
 def _look_at_both(detector, model, paths, folder):
-    """How long an image takes, and whether scores have drifted."""
+    """Whether the images are those that were learned from, and if not whether scores drifted."""
     import numpy as np
     from scipy.stats import mannwhitneyu
 
-    detector.set_params(n_jobs=None, verbose=0)
+    learned = n_learned(detector, paths)
+    facts = {"known to the model": f"it has learned from {learned} of the {len(paths)} images"}
+    if learned > len(paths) / 2:
+        facts["known to the model"] += "; give others to see whether they have drifted"
+        return facts, {}
     sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, _N_SAMPLE).astype(int))]
     scores = detector.score_samples(sample)
-    seconds = []
-    for path in sample[:_N_TIMED]:
-        start = time.perf_counter()
-        detector.score_samples([path])
-        seconds.append(time.perf_counter() - start)
-    facts = {"one image": f"{1000 * np.median(seconds):.0f} ms, reading included"}
     known = getattr(detector, "calibration_scores_", None)
     if known is None:
         return facts, {}

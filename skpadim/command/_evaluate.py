@@ -14,7 +14,7 @@ from skpadim.command._arguments import (
     add_model,
     add_threshold_options,
 )
-from skpadim.command._given_images import tell_on_terminal
+from skpadim.command._given_images import counted, tell_on_terminal
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import check_model_file, load_model
 from skpadim.command._threshold import check_threshold, set_threshold
@@ -39,7 +39,7 @@ def add_evaluate(commands):
         run_evaluate,
         help="count what a model finds and what it flags wrongly",
         description="Count, of each kind of image, how many the model flags at its threshold, with "
-        "95 %% confidence intervals (Clopper and Pearson's): of good images that is the rate of "
+        "95 % confidence intervals (Clopper and Pearson's): of good images that is the rate of "
         "false alarms, of defects the recall. Then the metrics that need no threshold. Nothing is "
         "fitted.",
         example="skpadim evaluate model.joblib bottle/test -o evaluation.csv",
@@ -50,18 +50,19 @@ def add_evaluate(commands):
         metavar="FOLDER",
         type=Path,
         help="a folder of images for each kind: 'good' ('ok', 'normal'), and any others for "
-        "defects, as in the folder 'test' of MVTec AD",
+        "defects, as in the folder 'test' of MVTec AD (which is found from the folder above, too)",
     )
     parser.add_argument(
         "--masks",
         type=Path,
+        metavar="FOLDER",
         help="folder of the defects' masks, named as the images, or with '_mask' behind (default: "
         "the folder 'ground_truth' beside FOLDER, if there is one)",
     )
     add_threshold_options(parser)
     add_error_options(parser)
     add_device(parser)
-    parser.add_argument("-o", "--output", type=Path, help="CSV file to write too")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="CSV file to write too")
 
 
 def run_evaluate(options) -> int:
@@ -72,7 +73,7 @@ def run_evaluate(options) -> int:
         check_output_file(options.output)
     check_model_file(options.model)
     images = _find_images(options)
-    tell_on_terminal(f"{len(images.paths)} images to evaluate on")
+    tell_on_terminal(f"{counted(len(images.paths), 'image')} to evaluate on")
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
     set_threshold(detector, options)
     check_threshold(detector, options.model)
@@ -84,7 +85,7 @@ def run_evaluate(options) -> int:
         lines = [f"{value:.3f}  {_METRICS[name]}" for name, value in values.items()]
         print("\nAt all thresholds:", *lines, sep="\n")
     if n_skipped:
-        print(f"{n_skipped} images could not be read", file=sys.stderr)
+        print(f"{counted(n_skipped, 'image')} could not be read", file=sys.stderr)
     if options.output is not None:
         from skpadim._csv import write_csv
 
@@ -117,8 +118,12 @@ def _without_unreadable(images, on_error):
         if problem is not None:
             warnings.warn(f"{path} {problem} It is left out.", stacklevel=2)
     readable = [index for index, problem in enumerate(problems) if problem is None]
-    kept = (values and [values[index] for index in readable] for values in images)
-    return type(images)(*kept), len(problems) - len(readable)
+    kept = {
+        name: values and [values[index] for index in readable]
+        for name, values in images._asdict().items()
+        if name != "mask_folder"
+    }
+    return images._replace(**kept), len(problems) - len(readable)
 
 
 def _score(detector, images):
@@ -128,27 +133,30 @@ def _score(detector, images):
     from skpadim.metrics import evaluate
     from skpadim.metrics._pixel_metrics import image_values
 
-    recorder, bad = _Recorder(detector), [label < 0 for label in images.y]
-    masks = images.masks or [None] * len(bad)
-    missing = [
-        path
-        for path, mask, is_bad in zip(images.paths, masks, bad, strict=True)
-        if is_bad and mask is None
-    ]
-    if any(bad) and not all(bad) and not missing:
-        values = evaluate(recorder, images.paths, images.y, masks)
-    else:
-        for _ in recorder.iter_anomaly_maps(images.paths):
+    bad, masks = [label < 0 for label in images.y], images.masks or [None] * len(images.y)
+    is_missing = [is_bad and mask is None for is_bad, mask in zip(bad, masks, strict=True)]
+    missing, whole = np.flatnonzero(is_missing), np.flatnonzero(~np.array(is_missing))
+    recorder, values, scores = _Recorder(detector), {}, np.empty(len(bad))
+    if len({bad[i] for i in whole}) == 2:
+        values = evaluate(
+            recorder, *([each[i] for i in whole] for each in (images.paths, images.y, masks))
+        )
+    elif len(whole):
+        for _ in recorder.iter_anomaly_maps([images.paths[i] for i in whole]):
             pass
-        values = image_values(np.array(bad), -np.array(recorder.scores))
-        values = {name: value for name, value in values.items() if not np.isnan(value)}
-        if missing:
-            print(
-                f"No metrics of pixels: {len(missing)} of {sum(bad)} defective images have no "
-                f"mask (--masks), the first {missing[0]}",
-                file=sys.stderr,
-            )
-    return np.array(recorder.scores), {name: values[name] for name in _METRICS if name in values}
+    scores[whole] = recorder.scores
+    if len(missing):
+        scores[missing] = detector.score_samples([images.paths[i] for i in missing])
+        where = f"in {images.mask_folder}" if images.mask_folder else "(--masks)"
+        print(
+            f"{'The metrics of pixels leave some out' if values else 'No metrics of pixels'}: "
+            f"{len(missing)} of {counted(sum(bad), 'defective image')} "
+            f"{'has' if len(missing) == 1 else 'have'} no mask {where}, the first "
+            f"{images.paths[missing[0]]}",
+            file=sys.stderr,
+        )
+    values |= image_values(np.array(bad), -scores)
+    return scores, {k: float(values[k]) for k in _METRICS if not np.isnan(values.get(k, np.nan))}
 
 
 class _Recorder:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_images, add_model_options
-from skpadim.command._given_images import collect_images, tell_on_terminal
+from skpadim.command._arguments import add_command, add_images, add_model_options, share
+from skpadim.command._given_images import collect_images, counted, tell_on_terminal, tell_skipped
 from skpadim.command._groups import read_groups
 from skpadim.command._model import make_detector, write_model
 from skpadim.images._unreadable import UnreadableImageError
@@ -24,7 +25,9 @@ def add_fit(commands):
         example="skpadim fit parts/good -o model.joblib --contamination 0.02",
     )
     add_images(parser, "good images")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="model file to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", required=True, help="model file to write"
+    )
     add_model_options(parser, backbone="auto", crop_size="none")
     parser.add_argument(
         "--keep-aspect-ratio",
@@ -40,7 +43,7 @@ def add_fit(commands):
     )
     parser.add_argument(
         "--contamination",
-        type=float,
+        type=share,
         default=0.05,
         help="share of new good images that may be flagged (default: 0.05)",
     )
@@ -62,8 +65,10 @@ def run_fit(options) -> int:
     check_output_file(options.output)
     given = collect_images(options.images, options.files_from)
     paths = given.paths
+    if len(paths) < 3:
+        raise ValueError(f"{counted(len(paths), 'image')} given; at least 3 are needed.")
     groups = None if options.groups is None else read_groups(options.groups, given)
-    tell_on_terminal(f"{len(paths)} images to learn from")
+    tell_on_terminal(f"{counted(len(paths), 'image')} to learn from")
     detector = make_detector(
         options,
         contamination=options.contamination,
@@ -74,19 +79,17 @@ def run_fit(options) -> int:
     try:
         detector.fit(paths, groups=groups)
         n_skipped = 0
-    except UnreadableImageError as error:
+    except UnreadableImageError:
         if options.on_error != "skip":
-            raise ValueError(
-                f"{error.path} {error.problem} --on-error skip leaves such images out."
-            ) from error
+            raise
         n_skipped = _fit_without_unreadable(detector, paths, groups)
     write_model(detector.set_params(n_jobs=None), options.output)  # it is this machine's
     of_groups = "" if groups is None else f" of {len(set(detector.calibration_groups_))} parts"
     print(
         f"{options.output}: {detector.backbone_}, {', '.join(detector.layers_)}, "
         f"{len(paths) - n_skipped} images{of_groups}, threshold {-detector.offset_:.4g}"
-        + f"; {n_skipped} images could not be read"
-        * (n_skipped > 0),
+        f"{tell_skipped(n_skipped)}\n"
+        f"next: skpadim report {shlex.quote(str(options.output))} FOLDER_OF_NEW_IMAGES",
         file=sys.stderr,
     )
     return 3 if n_skipped else 0

@@ -39,8 +39,8 @@ class Look(NamedTuple):
     thumbnail: np.ndarray | None = None
 
 
-def look_at_folder(given, folder: Path, options, for_fit: bool):
-    """The readable images of a folder, facts, and findings."""
+def look_at_folder(given, folder: Path, options, detector):
+    """The readable images of a folder, facts, and findings; the detector is None for a fit."""
     batches = read_ahead(lambda index: _look_at(given.paths[index]), len(given.paths), 64)
     looks = [look for batch in batches for look in batch]
     bad = [path for path, look in zip(given.paths, looks, strict=True) if look.problem]
@@ -55,10 +55,15 @@ def look_at_folder(given, folder: Path, options, for_fit: bool):
     sizes = Counter(look.size for look in looks)
     facts = {"images": f"{len(looks)}, " + _sizes_in_words(sizes)}
     findings |= _of_pixels(paths, looks)
-    if for_fit:
-        groups = near_copies(np.array([look.thumbnail for look in looks]))
-        findings |= _of_copies(paths, groups, folder, options.write_groups)
-        findings |= _of_number(len(set(groups)), folder, options.contamination)
+    groups = near_copies(np.array([look.thumbnail for look in looks]))
+    n_parts = len(set(groups))
+    if n_parts < len(looks):
+        facts["images"] = f"{len(looks)} images of {n_parts} parts, {_sizes_in_words(sizes)}"
+    copies = _of_copies(paths, groups, folder, options.write_groups)
+    if getattr(detector, "calibration_groups_", None) is None:  # else it knows of such
+        findings |= copies
+    if detector is None:
+        findings |= _of_number(n_parts, folder, options.contamination)
     return paths, facts, findings
 
 
@@ -102,8 +107,8 @@ def _of_pixels(paths, looks):
     if max(ratios) > 1.02 * min(ratios):
         low, high = np.argmin(ratios), np.argmax(ratios)
         what = (
-            "the images differ in their proportions, and each is made as large as the others, "
-            f"so parts are stretched: {paths[low].name} is {_pixels(looks[low].size)}, "
+            "the images differ in their proportions, and each is resized to one size, whatever "
+            f"its own, so parts are stretched: {paths[low].name} is {_pixels(looks[low].size)}, "
             f"{paths[high].name} {_pixels(looks[high].size)}."
         )
         findings[what] = (
@@ -151,7 +156,8 @@ def _of_copies(paths, groups, folder, output):
     what = (
         f"{n_images} of {len(paths)} images are nearly copies of others, as if they showed the "
         f"same parts, {len(counts)} in all ({_some(first)}, for one): each vouches for the others, "
-        "and the threshold will flag more new parts than asked for."
+        "the threshold will flag more new parts than asked for, and if some "
+        "are trained on and others tested, these look better than new ones."
     )
     return {what: f"{write}skpadim fit {folder} --groups {file} -o MODEL"}
 

@@ -16,23 +16,26 @@ def read_groups(text: str, given: GivenImages) -> list[str]:
         found = [known.get(os.path.abspath(path)) for path in given.paths]
         why = f"has no row in {text}"
     else:
+        if text.lower().endswith(".csv"):
+            raise FileNotFoundError(f"--groups {text} does not exist.")
         try:
             pattern = re.compile(text)
         except re.error as error:
             raise ValueError(
-                f"--groups {text!r} is no file, and no regular expression either ({error}): give "
+                f"--groups '{text}' is no file, and no regular expression either ({error}): give "
                 "one as '(part\\d+)_', or a CSV file with the columns path and group."
             ) from error
         matches = [pattern.search(given.relative(path).as_posix()) for path in given.paths]
         found = [match and (match.group(1) if pattern.groups else match[0]) for match in matches]
-        why = f"is not matched by {text!r} (which is no file)"
+        why = f"is not matched by '{text}'"
     missing = [
         given.relative(path) for path, group in zip(given.paths, found, strict=True) if not group
     ]
     if missing:
         raise ValueError(
-            f"--groups: {missing[0]} {why}, and so it is with {len(missing)} of {len(found)} "
-            "images: each needs a group; one that shows a part of its own, one of its own."
+            f"--groups: {len(missing)} of {len(found)} images have no group, the first "
+            f"{missing[0]}, which {why}. Each image needs a group; the only image of a part gets "
+            "one of its own."
         )
     return found
 

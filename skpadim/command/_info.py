@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skpadim.command._arguments import add_command, add_model
 from skpadim.command._model import load_model
-from skpadim.command._threshold import in_words
+from skpadim.command._threshold import in_words, origin
 
 
 def add_info(commands):
@@ -41,7 +41,7 @@ def describe(detector, n_bytes: int) -> dict[str, str]:
     fitted = fitted_versions(detector)
     rows = {
         "backbone": detector.backbone_,
-        "licence of the weights": network_of(embedder).license or "none that is known",
+        "licence of the weights": network_of(embedder).license or "not known",
         "layers": ", ".join(detector.layers_),
         "images are resized to": _pixels(embedder.image_size_),
         "of which is inspected": "all"
@@ -51,8 +51,8 @@ def describe(detector, n_bytes: int) -> dict[str, str]:
         "features": str(embedder.n_features_out_),
         "images learned from": str(detector.n_samples_seen_),
         "groups": "none" if groups is None else str(len(set(groups.tolist()))),
-        "contamination": f"{detector.contamination:g}, calibration={detector.calibration!r}",
         "threshold": in_words(detector).removeprefix("threshold "),
+        "which comes from": origin(detector),
         "other settings": _changed_parameters(detector) or "the defaults",
         "fitted with": _versions(fitted) or "versions that the file does not tell",
         "size on disk": _megabytes(n_bytes),

@@ -40,6 +40,8 @@ def make_detector(options, **parameters) -> PadimDetector:
 
 def check_model_file(path: Path) -> None:
     """See that there is such a file, before torch is imported."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the model file comes first.")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; 'skpadim fit' writes model files.")
 
@@ -68,6 +70,15 @@ def load_model(path: Path) -> PadimDetector:
     if not isinstance(detector, PadimDetector):
         raise ValueError(f"{path} holds a {type(detector).__name__}, not a PadimDetector.")
     return detector
+
+
+def n_learned(detector: PadimDetector, paths) -> int:
+    """How many of some image files a detector has learned from, told by their content."""
+    import numpy as np
+
+    from skpadim._streaming import image_digests
+
+    return int(np.isin(image_digests(paths), detector._training_digests).sum())
 
 
 def write_model(detector: PadimDetector, path: Path) -> None:

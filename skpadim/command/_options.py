@@ -82,6 +82,7 @@ def _add_demo(commands):
         "-o",
         "--output",
         type=Path,
+        metavar="FILE",
         default=Path("skpadim-demo.png"),
         help="picture to write; the report, in HTML, gets its name too",
     )

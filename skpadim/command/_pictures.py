@@ -18,7 +18,7 @@ from skpadim.metrics._geometry import Window
 from skpadim.plotting._colours import map_colours, outline, overlay
 from skpadim.plotting._sheet import sheet_of
 
-_OUTLINE = (45, 10, 80)  # the darkest of the maps' colours
+_OUTLINE = (178, 42, 90)  # the report's
 N_WORST, _N_COLUMNS, _SIDE = 40, 8, 192  # of the contact sheet, whose pictures are so large
 
 
@@ -78,8 +78,9 @@ class Pictures:
             name = self._given.relative(row["path"]).as_posix()
             name = name if len(name) <= 30 else f"...{name[-27:]}"
             verdict = "anomalous" if int(row["label"]) < 0 else "good"
-            captions.append(f"{name}\n{float(row['score']):.2f}, {verdict}")
-        sheet = sheet_of(*(_in_rows(each) for each in (pictures, captions)))
+            captions.append(f"{name}\n{-float(row['score']):.2f}, {verdict}")
+        title = f"threshold {self._threshold:.2f}"
+        sheet = sheet_of(*(_in_rows(each) for each in (pictures, captions)), [title])
         with written_whole(target) as part:
             sheet.save(part, format=registered_extensions().get(target.suffix.lower(), "PNG"))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_error_options
-from skpadim.command._given_images import collect_images, tell_on_terminal
+from skpadim.command._arguments import add_command, add_device, add_error_options, add_model
+from skpadim.command._given_images import collect_images, counted, tell_on_terminal, tell_skipped
 from skpadim.command._labelled_folder import labelled_images
-from skpadim.command._model import load_model
+from skpadim.command._model import check_model_file, load_model
 
 
 def add_report(commands):
@@ -23,17 +24,19 @@ def add_report(commands):
         "from it, and the images, the most anomalous first. It needs no network.",
         example="skpadim report model.joblib bottle/test -o report.html",
     )
-    parser.add_argument("model", type=Path, help="model file; read only those that you trust")
+    add_model(parser)
     parser.add_argument(
         "folder",
         metavar="FOLDER",
         type=Path,
         help="images. Where subfolders are kinds, one of them 'good' ('ok', 'normal'), as in the "
-        "folder 'test' of MVTec AD, the report has what is missed and what is falsely flagged",
+        "folder 'test' of MVTec AD (which is found from the folder above, too), the report has "
+        "what is missed and what is falsely flagged",
     )
     parser.add_argument(
         "--masks",
         type=Path,
+        metavar="FOLDER",
         help="folder of the defects' masks, named as the images, or with '_mask' behind (default: "
         "the folder 'ground_truth' beside FOLDER, if there is one)",
     )
@@ -41,21 +44,21 @@ def add_report(commands):
         "-o",
         "--output",
         type=Path,
+        metavar="FILE",
         default=Path("report.html"),
         help="HTML file to write (default: report.html)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    add_device(parser)
     add_error_options(parser)
 
 
 def run_report(options) -> int:
     """Run the subcommand; returns its exit code."""
     check_output_file(options.output)
-    if not options.model.is_file():
-        raise FileNotFoundError(f"{options.model} is not a file; 'skpadim fit' writes model files.")
+    check_model_file(options.model)
     found = labelled_images(options.folder, options.masks)
     paths = collect_images([options.folder]).paths if found is None else found.paths
-    tell_on_terminal(f"{len(paths)} images to inspect")
+    tell_on_terminal(f"{counted(len(paths), 'image')} to inspect")
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
 
     from skpadim.plotting import InspectionReport
@@ -65,9 +68,11 @@ def run_report(options) -> int:
     report = InspectionReport(detector, paths, **labels, on_error=on_error, model=options.model)
     report.write_html(options.output)
     n_skipped = len(report.unreadable)
+    for name, problem in report.unreadable:
+        warnings.warn(f"{name} {problem} It is left out.", stacklevel=2)
     print(
-        f"{options.output} shows {len(paths) - n_skipped} images"
-        + f"; {n_skipped} images could not be read" * (n_skipped > 0),
+        f"{options.output} shows {counted(len(paths) - n_skipped, 'image')}"
+        f", to open in a browser{tell_skipped(n_skipped)}",
         file=sys.stderr,
     )
     return 3 if n_skipped else 0

@@ -19,7 +19,9 @@ from skpadim.command._given_images import (
     check_folder,
     check_outside,
     collect_images,
+    counted,
     tell_on_terminal,
+    tell_skipped,
 )
 from skpadim.command._model import check_model_file, load_model
 from skpadim.command._region_files import (
@@ -37,15 +39,20 @@ def add_score(commands):
         "score",
         run_score,
         help="score images",
-        description="Score images: path, score, decision and label (-1: anomalous) of each. Rows "
-        "are written as they come. An earlier output file stays until there are rows to replace "
-        "it with; after that, the rows of a run that was stopped are in it.",
+        description="Score images: path, score, decision and label (-1: anomalous) of each. score: "
+        "minus the map's highest value; decision: score plus the threshold, below 0 is anomalous. "
+        "Rows are written as they come. An earlier output file stays until there are rows to "
+        "replace it with; after that, the rows of a run that was stopped are in it.",
         example="skpadim score model.joblib parts/new -o scores.csv --overlays seen/",
     )
     add_model(parser)
     add_images(parser, "images")
     parser.add_argument(
-        "-o", "--output", type=Path, help="CSV file to write (default: standard output)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="CSV file to write (default: standard output)",
     )
     parser.add_argument(
         "--resume",
@@ -55,7 +62,10 @@ def add_score(commands):
     )
     add_threshold_options(parser)
     parser.add_argument(
-        "--maps", type=Path, help="folder for the anomaly maps: .tiff (values), .png (to look at)"
+        "--maps",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the anomaly maps: .tiff (values), .png (to look at)",
     )
     parser.add_argument(
         "--maps-size",
@@ -66,10 +76,14 @@ def add_score(commands):
     parser.add_argument(
         "--overlays",
         type=Path,
+        metavar="FOLDER",
         help="folder for the images with what is anomalous in them, in colours and outlined (.jpg)",
     )
     parser.add_argument(
-        "--contact-sheet", type=Path, help="picture to write: the 40 worst images, the worst first"
+        "--contact-sheet",
+        type=Path,
+        metavar="FILE",
+        help="picture to write: the 40 worst images, the worst first",
     )
     add_region_options(parser)
     parser.add_argument(
@@ -94,7 +108,7 @@ def run_score(options) -> int:
     if options.contact_sheet is not None:
         check_outside("--contact-sheet", options.contact_sheet, given)
     check_model_file(options.model)
-    tell_on_terminal(f"{len(given.paths)} images to score")
+    tell_on_terminal(f"{counted(len(given.paths), 'image')} to score")
     # One process: on one machine the network uses all cores by itself.
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
     set_threshold(detector, options)
@@ -127,8 +141,8 @@ def run_score(options) -> int:
     if offset is not None:
         n_anomalous = sum(int(row["label"]) < 0 for row in scored)
         print(
-            f"{n_anomalous} of {len(scored)} images are anomalous"
-            + f"; {n_skipped} images could not be read" * (n_skipped > 0),
+            f"{n_anomalous} of {counted(len(scored), 'image')} "
+            f"{'is' if n_anomalous == 1 else 'are'} anomalous{tell_skipped(n_skipped)}",
             file=sys.stderr,
         )
     if n_anomalous and options.fail_on_anomaly:
@@ -198,7 +212,12 @@ def _score_all(options, detector, given, file, pictures, skips):
 
 
 def _how_to_go_on(options, file):
-    return f"{len(file.rows)} rows are in {options.output}, and --resume goes on after them"
+    if not file.rows:
+        return "nothing is written yet"
+    return (
+        f"{counted(len(file.rows), 'row')} {'is' if len(file.rows) == 1 else 'are'} in "
+        f"{options.output}, and --resume goes on after them"
+    )
 
 
 def _row(path, score, detector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 
@@ -41,6 +42,29 @@ def flagged_share(detector) -> float | None:
     return expected_share(
         detector.offset_, detector.calibration_scores_, detector.calibration_groups_
     )
+
+
+def origin(detector) -> str:
+    """What a detector's threshold was set from, in words."""
+    import numpy as np
+
+    if not hasattr(detector, "offset_"):
+        return "nothing: none is set"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of too few images, which are counted elsewhere
+        try:
+            again = detector._renewed_threshold()["offset_"]
+        except AttributeError:  # no scores to set it from
+            again = None
+    if again != detector.offset_:
+        return "set by hand"
+    asked = f"contamination {detector.contamination:g}"
+    scores = getattr(detector, "calibration_scores_", None)
+    if scores is None:
+        return f"the scores of the training images themselves, {asked}"
+    if np.array_equal(scores, getattr(detector, "training_scores_", None)):
+        return f"the training images, each scored as if left out, {asked}"
+    return f"{len(scores)} other good images, {asked}"
 
 
 def in_words(detector) -> str:

@@ -107,7 +107,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
             vanished.append(index)
     warn_of_vanished(vanished)
     values = metrics.compute() | image_values(anomalous, np.array(scores))
-    uninspected = n_outside / n_anomalous if n_anomalous else 0.0
+    uninspected = float(n_outside / n_anomalous) if n_anomalous else 0.0
+    values = {name: float(value) for name, value in values.items()}
     return values | {"uninspected": uninspected, "vanished": len(vanished)}
 
 

@@ -153,7 +153,8 @@ def check_pairs(y_true, y_score, ignore=None) -> Pairs:
     if isinstance(y_true, (list, tuple)) != isinstance(y_score, (list, tuple)):
         raise TypeError(
             f"y_true is {_kind(y_true)} and y_score is {_kind(y_score)}: both must be lists, or "
-            f"both arrays. Each can be {_ACCEPTED}."
+            f"both arrays. Each can be {_ACCEPTED}. skpadim.datasets.read_masks makes a list of "
+            "arrays of masks in files."
         )
     if isinstance(y_true, (list, tuple)):
         masks = [_as_masks(mask, f"y_true[{index}]", 2) for index, mask in enumerate(y_true)]
@@ -210,7 +211,7 @@ def _as_masks(value, name, ndim):
     if array.dtype.kind not in "buif":
         raise TypeError(
             f"{name} has dtype {array.dtype}; masks must be {_ACCEPTED}, of bool, 0 and 1, or 0 "
-            "and 255."
+            "and 255. skpadim.datasets.read_masks(masks, images) reads them from their files."
         )
     return _check_ndim(array, name, ndim)
 

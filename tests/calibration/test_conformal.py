@@ -23,7 +23,7 @@ def test_conformal_threshold_is_the_exact_rank(n, percent):
 
 
 def test_too_few_scores_are_warned_about_with_what_would_do():
-    with pytest.warns(UserWarning, match="10 normal samples are too few.*at least 19.*0.091"):
+    with pytest.warns(UserWarning, match="10 good images are too few.*at least 19.*0.091"):
         offset = conformal_offset(np.arange(-10.0, 0), 0.05)
     assert offset == -10
 
@@ -113,7 +113,7 @@ def test_a_part_with_many_photographs_counts_as_one():
 
 def test_too_few_groups_are_warned_about_with_what_would_do():
     groups = np.repeat(["a", "b", "c"], 20)
-    message = "3 groups of normal samples are too few.*about 1 in 4.*at least 9 groups.*0.25"
+    message = "3 groups of good images are too few.*about 1 in 4.*at least 9 groups.*0.25"
     with pytest.warns(UserWarning, match=message):
         offset = conformal_offset(np.arange(60.0), 0.1, groups)
     assert offset == 0

@@ -157,7 +157,7 @@ def test_a_fit_that_skips_is_one_without_the_bad_images(bad_folder, folder, tmp_
     error = capsys.readouterr().err
     assert [str(bad_folder / name) in error for name in BAD] == [True, True]
     assert "31 images, threshold" in error
-    assert error.endswith("; 2 images could not be read\n")
+    assert "; 2 images could not be read\nnext: skpadim report" in error
     skipped = joblib.load(model)
     good = [str(path) for path in sorted(folder.iterdir()) if path.name not in BAD]
     assert main([*arguments, *good]) == 0
@@ -295,10 +295,7 @@ def test_ctrl_c_says_where_the_rows_are(model, folder, tmp_path, capsys, monkeyp
     monkeypatch.setattr("skpadim._padim.iter_maps_and_errors", interrupted)
     assert main(["score", str(model), str(folder), "-o", str(tmp_path / "s.csv")]) == 130
     error = capsys.readouterr().err
-    assert error == (
-        f"skpadim: interrupted; 0 rows are in {tmp_path / 's.csv'}, and --resume goes on after "
-        "them\n"
-    )
+    assert error == ("skpadim: interrupted; nothing is written yet\n")
 
 
 def test_names_that_are_not_utf_8_are_written_as_they_are(model, folder, tmp_path, capfdbinary):
@@ -574,4 +571,34 @@ def test_a_reader_that_leaves_early_is_no_error_message(model, folder):
 def test_warnings_are_lines_of_the_command(folder, tmp_path, capsys):
     arguments = ["fit", str(folder), "-o", str(tmp_path / "m"), *SMALL]
     assert main([*arguments, "--contamination", "0.001"]) == 0
-    assert "skpadim: warning: 33 normal samples are too few" in capsys.readouterr().err
+    assert "skpadim: warning: 33 good images are too few" in capsys.readouterr().err
+
+
+def test_ctrl_c_during_the_imports_is_told_in_words(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skpadim.command._options.parse", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "skpadim: interrupted\n"
+
+
+def test_a_help_is_quick():
+    code = (
+        "import sys; from skpadim.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print({'torch', 'sklearn', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_what_stands_in_the_wrong_place_is_told(model, folder, capsys):
+    for name in ("report", "evaluate", "score"):
+        assert main([name, str(folder), str(model)]) == 1
+        assert f"{folder} is a folder; the model file comes first" in capsys.readouterr().err
+
+
+def test_a_fit_of_one_image_is_told(folder, tmp_path, capsys):
+    assert main(["fit", str(folder / "part_000.png"), "-o", str(tmp_path / "m")]) == 1
+    assert "1 image given; at least 3 are needed" in capsys.readouterr().err

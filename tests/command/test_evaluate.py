@@ -81,7 +81,9 @@ def test_unreadable_images_are_left_out_if_asked(model, test_folder, capsys):
 def test_what_is_missing_in_a_folder_is_told(model, test_folder, tmp_path, capsys):
     (next((tmp_path / "ground_truth").glob("*/*"))).unlink()
     assert main(["evaluate", str(model), str(test_folder)]) == 0
-    assert "No metrics of pixels: 1 of 9 defective images" in capsys.readouterr().err
+    printed, told = capsys.readouterr()
+    assert "some out: 1 of 9 defective images has no mask in" in told
+    assert "AUPRO" in printed  # of the others
     (test_folder / "good").rename(test_folder / "fine")
     assert main(["evaluate", str(model), str(test_folder)]) == 1
     assert "has no folder good, ok or normal" in capsys.readouterr().err
@@ -92,3 +94,20 @@ def test_a_model_without_a_threshold_is_told(model, test_folder, good, capsys):
     assert main(["evaluate", str(model), str(test_folder)]) == 1
     assert "has no threshold: give --threshold, or set one" in capsys.readouterr().err
     assert main(["evaluate", str(model), str(test_folder), "--threshold", "9"]) == 0
+
+
+def test_masks_that_belong_to_no_image_are_told_alike(model, test_folder, tmp_path, capsys):
+    (tmp_path / "drawn").mkdir()
+    shutil.copy(test_folder / "good/000.png", tmp_path / "drawn/other.png")
+    masks = ["--masks", str(tmp_path / "drawn")]
+    for command in (["evaluate"], ["report", "-o", str(tmp_path / "r.html")]):
+        assert main([*command, str(model), str(test_folder), *masks]) == 1
+        assert (
+            f"--masks {tmp_path / 'drawn'}: no image in it is named as" in capsys.readouterr().err
+        )
+
+
+def test_the_folder_above_is_told_to_be_that_of_the_test(model, test_folder, tmp_path, capsys):
+    assert main(["evaluate", str(model), str(tmp_path)]) == 0
+    masks = tmp_path / "ground_truth"
+    assert f"kinds of {test_folder}, masks of {masks}\n" in capsys.readouterr().err

@@ -52,11 +52,11 @@ def test_groups_of_images_that_are_left_out_are_too(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("no_(.)", "part_000.png is not matched by 'no_(.)' (which is no file)"),
+        ("no_(.)", "33 of 33 images have no group, the first part_000.png, which is not matched"),
         ("(", "is no file, and no regular expression either"),
-        ("{tmp}/none.csv", "none.csv' (which is no file), and so it is with 33 of 33 images"),
+        ("{tmp}/none.csv", "none.csv does not exist"),
         ("{tmp}/wrong.csv", "wrong.csv cannot be read: it has no column 'group'"),
-        ("{tmp}/short.csv", "has no row in {tmp}/short.csv, and so it is with 33 of 33 images"),
+        ("{tmp}/short.csv", "part_000.png, which has no row in {tmp}/short.csv"),
         ("{tmp}/empty.csv", "cannot be read: No columns to parse"),
     ],
 )

@@ -34,3 +34,19 @@ def test_the_licence_and_other_versions_are_told(good, tmp_path, make_detector, 
     assert "Apache-2.0" in told
     assert "skpadim 0.0.1\n" in told
     assert "here are" in told
+
+
+def test_where_the_threshold_comes_from_is_told(model, folder, good, make_detector, capsys):
+    def told():
+        assert main(["info", str(model)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next(line for line in lines if line.startswith("which comes from")).split("  ")[-1]
+
+    assert told() == " the training images, each scored as if left out, contamination 0.05".strip()
+    assert main(["calibrate", str(model), "--threshold", "9"]) == 0
+    assert told() == "set by hand"
+    assert main(["calibrate", str(model), "--on", str(folder), "--contamination", "0.3"]) == 0
+    assert told() == "33 other good images, contamination 0.3"
+    training = make_detector(calibration="training").fit(good)
+    joblib.dump(training, model)
+    assert told() == "the scores of the training images themselves, contamination 0.05"

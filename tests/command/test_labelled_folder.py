@@ -47,5 +47,5 @@ def test_two_masks_of_an_image_are_refused(category):
 
 def test_images_beside_the_kinds_are_told(category):
     (category / "test/loose.png").touch()
-    with pytest.warns(UserWarning, match="1 images right in .* are left out"):
+    with pytest.warns(UserWarning, match="1 image right in .* left out"):
         labelled_images(category / "test")

@@ -66,10 +66,11 @@ def test_the_contact_sheet_has_the_worst_first(model, wide, tmp_path, monkeypatc
     output, sheet = tmp_path / "s.csv", tmp_path / "sheet.jpg"
     arguments = ["score", str(model), str(wide), "-o", str(output), "--contact-sheet", str(sheet)]
     assert main(arguments) == 0
-    ((pictures, captions),) = drawn
+    ((pictures, captions, titles),) = drawn
+    assert titles == [f"threshold {-joblib.load(model).offset_:.2f}"]
     table = pd.read_csv(output).sort_values("score")[:5]
     expected = [
-        f"{path.rsplit('/')[-1]}\n{score:.2f}, {'anomalous' if label < 0 else 'good'}"
+        f"{path.rsplit('/')[-1]}\n{-score:.2f}, {'anomalous' if label < 0 else 'good'}"
         for path, score, label in table[["path", "score", "label"]].itertuples(index=False)
     ]
     assert [text for row in captions for text in row] == expected

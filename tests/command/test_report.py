@@ -34,7 +34,7 @@ def test_a_folder_of_kinds(parts, model, tmp_path, capsys):
             Image.fromarray(np.asarray(parts.masks[index]) * np.uint8(255)).save(mask)
     page = tmp_path / "page.html"
     assert main(["report", str(model), str(tmp_path / "test"), "-o", str(page)]) == 0
-    assert f"{page} shows 33 images\n" in capsys.readouterr().err
+    assert f"{page} shows 33 images, to open in a browser\n" in capsys.readouterr().err
     data = data_in(page)
     assert {row["kind"] for row in data["rows"]} == set(parts.kinds)
     assert sum(row["good"] for row in data["rows"]) == 24
@@ -50,10 +50,14 @@ def test_a_folder_of_images_of_which_one_is_broken(folder, model, tmp_path, caps
     page = tmp_path / "page.html"
     command = ["report", str(model), str(images), "-o", str(page)]
     assert main(command) == 1
-    assert "part_010.png" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "part_010.png cannot be read" in told
+    assert "--on-error skip leaves such images out" in told
     assert not page.exists()
     assert main([*command, "--on-error", "skip"]) == 3
-    assert "shows 32 images; 1 images could not be read" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "shows 32 images, to open in a browser; 1 image could not be read" in told
+    assert "warning: part_010.png cannot be read" in told
     data = data_in(page)
     assert not data["labelled"]
     assert [name for name, _ in data["unreadable"]] == ["part_010.png"]

@@ -217,7 +217,7 @@ def test_one_image_is_enough_but_for_leaving_it_out(sharing):
         leave_one_out.fit(train)
     with pytest.raises(ValueError, match="minimum of 2|n_samples=1"):
         PatchGaussian(calibration=None).fit(train)
-    with pytest.warns(UserWarning, match="2 normal samples are too few"):
+    with pytest.warns(UserWarning, match="2 good images are too few"):
         leave_one_out.fit(make_embeddings(2))
 
 

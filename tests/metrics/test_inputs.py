@@ -66,7 +66,7 @@ def with_value(value, index=1):
         (np.zeros((2, 0, 4)), np.zeros((2, 0, 4)), ValueError, "no pixels"),
         (ones(), ones().astype(int), TypeError, "y_score has dtype int64.*float32"),
         (ones(), ones().astype(bool), TypeError, "y_score has dtype bool.*swapped"),
-        (ones().astype(str), ones(), TypeError, "y_true has dtype <U32"),
+        (ones().astype(str), ones(), TypeError, "y_true has dtype <U32.*read_masks"),
         (list(ones()), ones(), TypeError, "y_true is a list and y_score is of type ndarray"),
         (ones(), list(ones()), TypeError, "y_true is of type ndarray and y_score is a list"),
     ],
