@@ -11,6 +11,8 @@ _OUTPUTS = {
     "output": "-o",
     "contact_sheet": "--contact-sheet",
     "write_groups": "--write-groups",
+    "regions": "--regions",
+    "label_studio": "--label-studio",
     "maps": "--maps",
     "overlays": "--overlays",
 }

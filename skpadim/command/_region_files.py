@@ -16,12 +16,14 @@ def add_region_options(parser):
     parser.add_argument(
         "--regions",
         type=Path,
+        metavar="FILE",
         help="file to write of the anomalous regions, their boxes, areas and p-values: a table "
         "(.csv), or a data set in COCO's format (.json)",
     )
     parser.add_argument(
         "--label-studio",
         type=Path,
+        metavar="FILE",
         help="file to write of the images as tasks for Label Studio (.json), the regions as "
         "predictions; its LOCAL_FILES_DOCUMENT_ROOT is the folder above that of the images",
     )

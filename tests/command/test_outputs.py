@@ -17,6 +17,7 @@ from skpadim.__main__ import main
         ("score MODEL --files-from LIST -o LIST", "-o LIST is a file that is read"),
         ("score MODEL FOLDER --contact-sheet MODEL", "--contact-sheet MODEL is a file that is"),
         ("score MODEL --files-from LIST --contact-sheet IMAGE", "IMAGE is one of the images"),
+        ("score MODEL FOLDER --regions MODEL", "--regions MODEL is a file that is read"),
         ("score MODEL FOLDER --maps MODEL", "--maps MODEL is a file that is read"),
         ("score MODEL FOLDER --overlays MODEL", "--overlays MODEL is a file that is read"),
         ("report MODEL FOLDER -o MODEL", "-o MODEL is a file that is read"),
