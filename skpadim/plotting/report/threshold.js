@@ -75,6 +75,7 @@ function tell() {
   $("expected").textContent = expected();
   $("shell").textContent = data.command + threshold;
   $("python").textContent = `detector.offset_ = -${threshold}`;
+  $("commands").hidden = own;
   $("reset").disabled = threshold === data.start;
   tellKinds();
 }
