@@ -16,6 +16,8 @@ _STYLES = {
     "left out": {"fill": False, "edgecolor": "black", "linestyle": "--"},
 }
 
+_ROOM = 1.4  # height of the axes, in that of the highest bar
+
 
 class ScoreHistogramDisplay:
     """Histogram of images' scores, by kind, with the threshold.
@@ -152,11 +154,12 @@ class ScoreHistogramDisplay:
         if self.threshold is not None:
             label = f"threshold {self.threshold:.3g}".replace("-", "\N{MINUS SIGN}")
             self.threshold_line_ = self.ax_.axvline(
-                self.threshold, color="black", linewidth=2, label=label
+                self.threshold, ymax=1 / _ROOM, color="black", linewidth=2, label=label
             )
         self.ax_.set(xlabel="Score (higher is more normal)", ylabel="Share of the images of a kind")
-        # Above the axes, where it hides neither bars nor the threshold.
-        self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        # Above bars and threshold, of which it hides nothing.
+        self.ax_.set_ylim(0, max(self.ax_.get_ylim()[1], _ROOM * self.ax_.dataLim.y1))
+        self.ax_.legend(loc="upper left", ncols=2, frameon=False)
         return self
 
     def _by_kind(self):

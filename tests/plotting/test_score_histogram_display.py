@@ -87,7 +87,11 @@ def test_labels_of_another_number_are_refused():
 
 
 def test_the_legend_covers_nothing():
-    display = show([1, 1, -1], [-1, -2, -9], threshold=-3)
-    display.figure_.canvas.draw()
-    legend, axes = display.ax_.get_legend().get_window_extent(), display.ax_.bbox
-    assert legend.y0 >= axes.y1
+    _, axes = plt.subplots(2, figsize=(7, 6), sharey=True, layout="constrained")
+    for ax, scores in zip(axes, ([-1, -2, -9], [-1, -1, -9]), strict=True):
+        display = show([1, 1, -1], scores, calibration_scores=[-1, -2], threshold=-3, ax=ax)
+        display.figure_.canvas.draw()
+        legend = ax.get_legend().get_window_extent()
+        bars = [bar.get_window_extent() for outline in display.bars_.values() for bar in outline]
+        for drawn in (*bars, display.threshold_line_.get_window_extent()):
+            assert drawn.y1 < legend.y0
