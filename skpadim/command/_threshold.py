@@ -67,15 +67,20 @@ def origin(detector) -> str:
     return f"{len(scores)} other good images, {asked}"
 
 
+def percent(share: float) -> str:
+    """A share with two digits, as "4.8 %", or more."""
+    return f"{100 * share:.{2 if share < 0.995 else 3}g} %"
+
+
 def in_words(detector) -> str:
     """A detector's threshold, and how many good images it is expected to flag."""
     if not hasattr(detector, "offset_"):
         return "no threshold"
     text, share = f"threshold {-detector.offset_:.4g}", flagged_share(detector)
     if share is not None:
-        text += f", flags about {100 * share:.2g} % of new good images"
+        text += f", flags about {percent(share)} of new good images"
         return f"{text}, 1 in {round(1 / share)}"
     if hasattr(detector, "training_scores_"):
         share = (detector.training_scores_ < detector.offset_).mean()
-        return f"{text}, flags {100 * share:.2g} % of its training images, and more of new ones"
+        return f"{text}, flags {percent(share)} of its training images, and more of new ones"
     return text

@@ -107,3 +107,8 @@ def test_images_that_were_learned_from_are_refused(model, folder, make_detector,
     assert main(["calibrate", str(model), "--on", str(folder)]) == 1
     assert "the model has learned from 20 of its 33 images" in capsys.readouterr().err
     assert model.read_bytes() == before
+
+
+def test_a_threshold_below_all_flags_100_percent(model, capsys):
+    assert main(["calibrate", str(model), "--threshold", "0.001"]) == 0
+    assert "flags about 100 % of new good images, 1 in 1 (" in capsys.readouterr().err
