@@ -618,11 +618,11 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         """The fitted embedder, told the current values of what it does not depend on."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        names = ("batch_size", "compile", "memory", "verbose")
-        settings = {name: getattr(self, name) for name in names}
+        for name in ("batch_size", "compile", "memory", "verbose"):
+            setattr(self.embedder_, name, getattr(self, name))
         # Found here, so that neither the embedder nor its copies with the workers warn as well.
-        device = available_device(self.device, self)
-        return self.embedder_.set_params(device=device, **settings)
+        self.embedder_.device = available_device(self.device, self)
+        return self.embedder_
 
     def _store(self, embedder, state, digests, threshold=None, chosen=None):
         """Set the fitted attributes, all at once, when nothing can fail any more.
