@@ -16,7 +16,7 @@ from skpadim.alignment._image_aligner import ImageAligner
 from skpadim.calibration._conformal import conformal_p_values
 from skpadim.images._batches import Images
 from skpadim.images._masks import image_size
-from skpadim.metrics._geometry import Window
+from skpadim.metrics._geometry import Window, with_peak
 from skpadim.regions._table import regions_of_map
 
 
@@ -146,11 +146,7 @@ class Inspection:
 
     @property
     def _with_peak(self):
-        """The map in the image's own pixels, one with the peak, which may lie between pixels."""
-        in_image = self.anomaly_map.copy()
-        if not np.isnan(in_image).all():
-            in_image.flat[np.nanargmax(in_image)] = -self.score
-        return in_image
+        return with_peak(self.anomaly_map, -self.score)
 
 
 def iter_inspections(

@@ -48,11 +48,14 @@ from skpadim.gaussian._patch_gaussian import (
 from skpadim.gaussian._sharing import check_shared_scorable
 from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
+from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
 from skpadim.regions._table import join_tables
 
 
-class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin, BaseEstimator):
+class PadimDetector(
+    VersionedStateMixin, DocumentedMixin, TakesImagesMixin, CalibratedOutlierMixin, BaseEstimator
+):
     """Find defective images, and where they are defective, after seeing good ones.
 
     PaDiM [1]_: a frozen network turns each image into a grid of patch embeddings; at each
@@ -646,13 +649,6 @@ class PadimDetector(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         """What is added to the diagonals: `regularization`, or the number that "auto" chose."""
         check_is_fitted(self)
         return self.gaussian_.regularization_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        return tags
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "gaussian_")

@@ -21,6 +21,7 @@ from skpadim.alignment._registration import Limits, Reference, in_pixels, resize
 from skpadim.images._batches import Images, read_ahead, stack_pixels
 from skpadim.images._read import to_float
 from skpadim.images._sizes import sizes_of
+from skpadim.images._tags import TakesImagesMixin
 
 COLUMNS = ("dy", "dx", "angle", "scale", "peak", "aligned")
 # Good images that the reference is made of, and that are compared at a time.
@@ -35,6 +36,7 @@ _SEEN_TURN = 5.0
 class ImageAligner(
     VersionedStateMixin,
     DocumentedMixin,
+    TakesImagesMixin,
     TransformerMixin,
     BaseEstimator,
     auto_wrap_output_keys=None,
@@ -285,13 +287,6 @@ class ImageAligner(
     def _grey(self, pixels):
         grey = to_float(pixels).mean(dim=0)[None, None].cpu()
         return resized(grey, working_size(self._size))[:, 0]
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        return tags
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "alignment_")

@@ -169,7 +169,7 @@ class _Recorder:
         import numpy as np
 
         for maps in self.detector.iter_anomaly_maps(X):
-            self.scores.extend(-np.nanmax(maps, axis=(1, 2)))
+            self.scores.extend(-np.fmax.reduce(maps, axis=(1, 2)))
             yield maps
 
 

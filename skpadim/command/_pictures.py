@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation
 from skpadim._files import written_whole
 from skpadim.images._masks import image_size
 from skpadim.images._read import read_image, to_float
-from skpadim.metrics._geometry import Window
+from skpadim.metrics._geometry import Window, with_peak
 from skpadim.plotting._colours import map_colours, outline, overlay
 from skpadim.plotting._sheet import sheet_of
 
@@ -90,9 +90,7 @@ class Pictures:
 
     def _draw(self, pixels, in_image, highest):
         """An image with what is anomalous in colours, and a line around it."""
-        anomalous = in_image > self._threshold
-        if highest > self._threshold and not anomalous.any():  # its peak is between pixels
-            anomalous.flat[np.nanargmax(in_image)] = True
+        anomalous = with_peak(in_image, highest) > self._threshold
         drawn = overlay(pixels, in_image, self._threshold)
         width = max(1, round(max(in_image.shape) / 400))
         drawn[outline(binary_dilation(anomalous, iterations=width), width)] = _OUTLINE

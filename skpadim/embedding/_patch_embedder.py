@@ -39,12 +39,14 @@ from skpadim.images._batches import (
 )
 from skpadim.images._read import fit_to_size
 from skpadim.images._sizes import sizes_of
+from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
 
 
 class PatchEmbedder(
     VersionedStateMixin,
     DocumentedMixin,
+    TakesImagesMixin,
     TransformerMixin,
     BaseEstimator,
     auto_wrap_output_keys=None,
@@ -564,9 +566,6 @@ class PatchEmbedder(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.requires_fit = True
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
         return tags
 
     def __sklearn_is_fitted__(self):

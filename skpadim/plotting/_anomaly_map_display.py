@@ -10,7 +10,7 @@ import numpy as np
 from skpadim.calibration._training_samples import check_labels
 from skpadim.images._masks import as_sequence, image_size, is_missing, read_mask
 from skpadim.metrics._evaluate import iter_maps_and_masks
-from skpadim.metrics._geometry import Window
+from skpadim.metrics._geometry import Window, with_peak
 from skpadim.plotting._axes import grid_of_axes, import_pyplot
 from skpadim.plotting._colours import map_colours, overlay, plain_colours
 
@@ -378,10 +378,9 @@ def _in_image(anomaly_map, window, shape, threshold):
     """A map in an image's pixels; a peak above the threshold is not lost between them."""
     if anomaly_map.shape == shape == window.resized:
         return anomaly_map
-    in_image = window.in_image(anomaly_map, shape)
-    if threshold is not None and np.nanmax(in_image) <= threshold < np.nanmax(anomaly_map):
-        in_image.flat[np.nanargmax(in_image)] = np.nanmax(anomaly_map)
-    return in_image
+    in_image, highest = window.in_image(anomaly_map, shape), np.nanmax(anomaly_map)
+    is_lost = threshold is not None and np.nanmax(in_image) <= threshold < highest
+    return with_peak(in_image, highest) if is_lost else in_image
 
 
 def _name(item, index):

@@ -19,7 +19,7 @@ from skpadim.calibration._training_samples import check_labels
 from skpadim.images._items import list_items
 from skpadim.images._masks import as_sequence
 from skpadim.plotting._colours import map_colours
-from skpadim.plotting.report._inspection import Inspection, inspect
+from skpadim.plotting.report._findings import Findings, inspect
 from skpadim.plotting.report._page import render
 from skpadim.plotting.report._words import (
     about,
@@ -187,7 +187,7 @@ class InspectionReport:
         return self._found.unreadable
 
     @cached_property
-    def _found(self) -> Inspection:
+    def _found(self) -> Findings:
         """The one pass over the images."""
         return inspect(
             self.detector, self._items, self._labels, self._kinds, self._masks, self.on_error

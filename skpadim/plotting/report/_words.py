@@ -12,7 +12,7 @@ from skpadim._padim import PadimDetector
 from skpadim._version import __version__
 from skpadim.calibration._conformal import conformal_p_values
 from skpadim.embedding._patch_embedder import network_of
-from skpadim.plotting.report._inspection import Inspection
+from skpadim.plotting.report._findings import Findings
 
 _METRICS = {
     "image_roc_auc": ("Image AUROC", "share of pairs in which the defective image scores higher"),
@@ -54,7 +54,7 @@ def calibration_shares(detector: PadimDetector) -> dict | None:
     }
 
 
-def drift(detector: PadimDetector, found: Inspection) -> str | None:
+def drift(detector: PadimDetector, found: Findings) -> str | None:
     """Whether good images score as those did that the threshold comes from."""
     labelled = found.labelled
     scores = found.scores[found.good] if labelled else found.scores
@@ -82,7 +82,7 @@ def drift(detector: PadimDetector, found: Inspection) -> str | None:
     )
 
 
-def notes(detector: PadimDetector, found: Inspection, masked: bool) -> list[str]:
+def notes(detector: PadimDetector, found: Findings, masked: bool) -> list[str]:
     """What a reader should know before the figures."""
     labelled, embedder, texts = found.labelled, detector.embedder_, []
     if not hasattr(detector, "offset_"):

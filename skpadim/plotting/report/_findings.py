@@ -17,7 +17,7 @@ from skpadim.plotting.report._pictures import small_pictures
 
 
 @dataclass
-class Inspection:
+class Findings:
     """What is known of the images after the pass; one row for each that could be read."""
 
     labelled: bool
@@ -39,10 +39,10 @@ class Inspection:
 
 def inspect(
     detector: PadimDetector, items, labels: np.ndarray | None, kinds, masks, on_error: str
-) -> Inspection:
+) -> Findings:
     """Score images; labels are +1 and -1, kinds and masks one an image, all or None."""
     images, names = Images(items), _names(items)
-    result, metrics, vanished = Inspection(labels is not None), PixelMetrics(exact=False), []
+    result, metrics, vanished = Findings(labels is not None), PixelMetrics(exact=False), []
     window = Window.of(detector, detector.embedder_.input_size_)
     index = -1
     for maps, errors in iter_maps_and_errors(detector, images.items, on_error):
