@@ -52,17 +52,40 @@ def _map_matrix_on(n_in, n_out, sigma, dtype, device):
     return torch.as_tensor(map_matrix(n_in, n_out, sigma)).to(device, dtype)
 
 
-def anomaly_maps(distances: torch.Tensor, size: tuple[int, int], sigma: float) -> torch.Tensor:
+def anomaly_maps(
+    distances: torch.Tensor,
+    size: tuple[int, int],
+    sigma: float,
+    shown: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Maps (n_samples, height, width) of distances (n_samples, grid_height, grid_width).
 
     Section 3.3 of the PaDiM paper. Higher is more anomalous; `size` and `sigma` are in pixels;
-    dtype and device are those of `distances`.
+    dtype and device are those of `distances`. Where `shown`, in [0, 1] and (grid_height,
+    grid_width) or one an image, is less, distances count less beside those around.
     """
+    if shown is not None:
+        shown = shown.to(distances.device, distances.dtype)
+        maps = anomaly_maps(distances * shown, size, sigma)
+        weights = shown if shown.ndim == 3 else shown[None]
+        maps /= anomaly_maps(weights, size, sigma).clamp(min=1e-6)
+        # A number that is none must not be taken for a place that is not inspected.
+        maps[~maps.isfinite().all(dim=2).all(dim=1)] = torch.inf
+        return maps
     rows, columns = (
         _map_matrix_on(n_in, n_out, sigma, distances.dtype, distances.device)
         for n_in, n_out in zip(distances.shape[1:], size, strict=True)
     )
     return rows @ (distances @ columns.T)
+
+
+def on_grid(distances: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Distances (n_samples, n_positions) at the cells of a grid that are True, 0 elsewhere."""
+    if cells.all():
+        return distances.reshape(len(distances), *cells.shape)
+    grids = distances.new_zeros((len(distances), *cells.shape))
+    grids[:, cells.to(grids.device)] = distances
+    return grids
 
 
 def maps_in_images(
@@ -71,24 +94,30 @@ def maps_in_images(
     image_size: tuple[int, int],
     size: tuple[int, int],
     sigma: float,
+    inspected: torch.Tensor | None = None,
+    roi: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As :func:`anomaly_maps`, of images that were moved back by `motions` (n_samples, 4).
 
     Distances count by the share of their cell that the image has shown. The maps lie as the images
-    do, and are NaN where the reference has nothing. `size` is that of the centre of the aligned
-    images, of `image_size`, that distances and maps are of.
+    do, and are NaN where the reference has nothing, or nothing of the region `roi` (height, width),
+    whose cells are `inspected`. `size` is that of the centre of the aligned images, of
+    `image_size`, that distances and maps are of.
     """
     motions = motions.to(distances.device, distances.dtype)
-    shown = _shares_shown(motions, image_size, size, distances.shape[1:]).to(distances.dtype)
-    maps = anomaly_maps(distances * shown, size, sigma)
-    maps /= anomaly_maps(shown, size, sigma).clamp(min=1e-6)
-    # A number that is none must not be taken for a place that the reference does not have.
-    maps[~maps.isfinite().all(dim=2).all(dim=1)] = torch.inf
+    shown = _shares_shown(motions, image_size, size, distances.shape[1:])
+    if inspected is not None:
+        shown *= inspected.to(shown.device)
+    maps = anomaly_maps(distances, size, sigma, shown)
     # Half a pixel from the image's centre where one more is cut off on that side.
     centre = [-((whole - part) % 2) / 2 for whole, part in zip(image_size, size, strict=True)]
     grid = places(inverse(about(motions, centre)), size)
     moved = sample(maps[:, None], grid)[:, 0]
-    return moved.masked_fill_(~are_inside(grid), torch.nan)
+    is_known = are_inside(grid)
+    if roi is not None:
+        region = roi.to(moved.device, moved.dtype).expand(len(moved), 1, *size)
+        is_known &= sample(region, grid, mode="nearest")[:, 0] > 0
+    return moved.masked_fill_(~is_known, torch.nan)
 
 
 def _shares_shown(motions, image_size, size, grid):

@@ -100,6 +100,14 @@ class PadimDetector(
         scores, maps lie as the images do, and their pixels are NaN where the reference has nothing.
         Training images that cannot be aligned are left out, others are scored as they lie, with a
         warning.
+    roi : array, path, PIL image, list of polygons or None, default=None
+        Region of interest: what lies outside is not inspected. It has no Gaussians, and plays no
+        part in scores, threshold and regions; its pixels are NaN in maps, and count in no metric.
+        A bool array (height, width) that is True inside; an image that is black outside and white
+        inside; both of the size of the training images, or of `image_size`. Or polygons, each a
+        list of corners (x, y) in pixels of the training images. With `align` it lies where the
+        reference has it. The network sees the region on a ground of its mean colour, so that
+        nothing outside has any influence.
     regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
         "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
@@ -160,8 +168,10 @@ class PadimDetector(
         Turns images into embeddings.
     aligner_ : ImageAligner or None
         What images are aligned by; ``aligner_.measure(X)`` says where their parts lie.
+    roi_ : ndarray of shape (height, width), bool, or None
+        `roi` in the pixels of maps.
     gaussian_ : PatchGaussian
-        The Gaussian at each position.
+        The Gaussian at each position; with `roi` those inside, in one row.
     regularization_ : float
         What is added to the diagonals: `regularization`, or what "auto" has chosen.
     n_samples_seen_ : int
@@ -254,6 +264,7 @@ class PadimDetector(
         crop_size=None,
         keep_aspect_ratio=False,
         align=None,
+        roi=None,
         regularization=0.01,
         sharing="position",
         sigma=4.0,
@@ -277,6 +288,7 @@ class PadimDetector(
         self.crop_size = crop_size
         self.keep_aspect_ratio = keep_aspect_ratio
         self.align = align
+        self.roi = roi
         self.regularization = regularization
         self.sharing = sharing
         self.sigma = sigma
@@ -326,7 +338,7 @@ class PadimDetector(
         groups = None if groups is None else groups[kept]
         check_enough_samples(len(images), self.calibration, groups, names, least)
         learned = learn(embedder, images, self.n_jobs, self.sharing)
-        sharing = self.sharing, embedder.grid_
+        sharing = self.sharing, embedder.inspected_
         regularization = chosen_regularization(self.regularization, learned.state, *sharing)
         check_shared_scorable(learned.state, *sharing, regularization)
         threshold = {}
@@ -380,7 +392,7 @@ class PadimDetector(
 
     @needs_threshold
     @own_torch_state()
-    def anomaly_mask(self, X, size="model"):
+    def anomaly_mask(self, X, size="model", roi=None):
         """Where each image is defective.
 
         The map is compared with the threshold of :meth:`predict`, which has a meaning for pixels
@@ -393,6 +405,8 @@ class PadimDetector(
             See Notes.
         size : {"model", "original"}, default="model"
             As in :meth:`anomaly_map`.
+        roi : sequence of length n_samples, default=None
+            As in :meth:`score_samples`.
 
         Returns
         -------
@@ -400,7 +414,7 @@ class PadimDetector(
             True where the image is anomalous; of the shapes of :meth:`anomaly_map`.
         """
         check_is_fitted(self)
-        images = Images(X)
+        images = Images(X, regions=roi)
         if _is_original(size):
             return [inspection.mask for inspection in self._inspections(images)]
         masks = np.empty((len(images), *self.embedder_.input_size_), dtype=bool)
@@ -411,7 +425,7 @@ class PadimDetector(
         return masks
 
     @own_torch_state()
-    def anomaly_map(self, X, size="model"):
+    def anomaly_map(self, X, size="model", roi=None):
         """Anomaly map of each image: higher is more anomalous.
 
         Parameters
@@ -421,16 +435,18 @@ class PadimDetector(
         size : {"model", "original"}, default="model"
             Of the maps: that of the network's input, `image_size` after `crop_size`; or each
             image's own, whose pixels outside of the crop are NaN.
+        roi : sequence of length n_samples, default=None
+            As in :meth:`score_samples`.
 
         Returns
         -------
         maps : ndarray of shape (n_samples, height, width), or list of ndarrays, float32
             Smoothed Mahalanobis distances; with ``size="original"`` a list of arrays
-            (height, width), sampled bilinearly. With `align` they are NaN where the reference has
-            nothing.
+            (height, width), sampled bilinearly. NaN is what is not inspected: outside of `roi`, and
+            with `align` where the reference has nothing.
         """
         check_is_fitted(self)
-        images = Images(X)
+        images = Images(X, regions=roi)
         if _is_original(size):
             return [inspection.anomaly_map for inspection in self._inspections(images)]
         maps = np.empty((len(images), *self.embedder_.input_size_), dtype=np.float32)
@@ -440,7 +456,7 @@ class PadimDetector(
             done += len(batch)
         return maps
 
-    def iter_anomaly_maps(self, X, on_error="raise") -> Iterator[np.ndarray]:
+    def iter_anomaly_maps(self, X, on_error="raise", roi=None) -> Iterator[np.ndarray]:
         """Anomaly maps batch by batch, for more images than their maps fit in memory.
 
         Parameters
@@ -453,16 +469,18 @@ class PadimDetector(
             At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, which
             has the `index` and `path` of the first, or fill their maps with NaN, with a warning
             that names each, and go on.
+        roi : sequence of length n_samples, default=None
+            As in :meth:`score_samples`.
 
         Yields
         ------
         maps : ndarray of shape (n_batch, height, width), float32
             As :meth:`anomaly_map` gives them, at most `batch_size` at a time.
         """
-        return warned_of(iter_maps_and_errors(self, X, on_error))
+        return warned_of(iter_maps_and_errors(self, X, on_error, roi))
 
     @needs_threshold
-    def inspect(self, X, min_area=0, on_error="raise") -> Iterator[Inspection]:
+    def inspect(self, X, min_area=0, on_error="raise", roi=None) -> Iterator[Inspection]:
         """All that there is to say of each image, one after the other.
 
         Parameters
@@ -477,6 +495,8 @@ class PadimDetector(
         on_error : {"raise", "skip"}, default="raise"
             At images that cannot be read: raise an :class:`~skpadim.UnreadableImageError`, or leave
             them out, with a warning that names each.
+        roi : sequence of length n_samples, default=None
+            As in :meth:`score_samples`.
 
         Yields
         ------
@@ -504,10 +524,10 @@ class PadimDetector(
         """
         check_is_fitted(self)
         _check_min_area(min_area)
-        return self._inspections(X, min_area, on_error)
+        return self._inspections(X, min_area, on_error, roi)
 
     @needs_threshold
-    def anomalous_regions(self, X, min_area=0) -> pd.DataFrame:
+    def anomalous_regions(self, X, min_area=0, roi=None) -> pd.DataFrame:
         """The regions of :meth:`anomaly_mask`, in each image's own pixels.
 
         Parameters
@@ -516,6 +536,8 @@ class PadimDetector(
             See Notes; or an iterable, as for :meth:`inspect`.
         min_area : float, default=0
             Regions of fewer pixels are left out.
+        roi : sequence of length n_samples, default=None
+            As in :meth:`score_samples`.
 
         Returns
         -------
@@ -574,17 +596,21 @@ class PadimDetector(
            image  label  p_value
         0      1      1    0.032
         """
-        inspections = self.inspect(X, min_area)
+        inspections = self.inspect(X, min_area, roi=roi)
         return join_tables([each.regions for each in inspections if each.is_anomalous])
 
     @own_torch_state()
-    def score_samples(self, X):
+    def score_samples(self, X, roi=None):
         """Score of each image: higher is more normal.
 
         Parameters
         ----------
         X : images
             See Notes.
+        roi : sequence of length n_samples, default=None
+            One region of interest an image, in the forms of the parameter `roi`, in pixels of that
+            image or of `image_size`; None for an image that is inspected whole. What the model
+            does not inspect stays out.
 
         Returns
         -------
@@ -592,17 +618,18 @@ class PadimDetector(
             Minus the maximum of the anomaly map, but for its NaN pixels.
         """
         check_is_fitted(self)
-        return score_images(map_maker(self), Images(X), self.n_jobs, "Scoring")
+        images = Images(X, regions=roi)
+        return score_images(map_maker(self), images, self.n_jobs, "Scoring")
 
     @own_torch_state()
-    def _inspections(self, X, min_area=0, on_error="raise"):
+    def _inspections(self, X, min_area=0, on_error="raise", roi=None):
         """As :meth:`inspect`, also without a threshold, for what needs none."""
         if hasattr(X, "__iter__") and not hasattr(X, "__len__"):  # a camera's own class, say
             X = iter(X)
         make_maps = partial(
             iter_map_batches, map_maker(self), n_jobs=self.n_jobs, description="Scoring"
         )
-        parts = image_parts(X, 1, on_error)  # of an iterator: each image when it comes
+        parts = image_parts(X, 1, on_error, roi)  # of an iterator: each image when it comes
         return iter_inspections(make_maps, parts, Criteria.of(self, min_area))
 
     def _score_held_out(self, X, y, groups):
@@ -632,11 +659,12 @@ class PadimDetector(
 
         `chosen` is the regularization, if "auto" has chosen it already.
         """
-        gaussian = new_gaussian(state, embedder.grid_, self.regularization, self.sharing, chosen)
+        grid = embedder.inspected_
+        gaussian = new_gaussian(state, grid, self.regularization, self.sharing, chosen)
         self._replace_threshold(threshold)
         self.embedder_, self.gaussian_ = embedder, gaussian
         self.backbone_, self.layers_ = embedder.backbone_, embedder.layers_
-        self.aligner_ = embedder.aligner_
+        self.aligner_, self.roi_ = embedder.aligner_, embedder.roi_
         self.n_samples_seen_ = gaussian.n_samples_seen_
         self._training_digests = digests
         self._fitted_versions = {"skpadim": __version__, **package_versions()}
@@ -712,10 +740,10 @@ def fitted_versions(detector: PadimDetector) -> dict[str, str]:
 
 @own_torch_state()
 def iter_maps_and_errors(
-    detector: PadimDetector, X, on_error: str
+    detector: PadimDetector, X, on_error: str, roi=None
 ) -> Iterator[tuple[np.ndarray, dict[int, UnreadableImageError]]]:
     """As `iter_anomaly_maps`, with the errors of each batch in place of warnings."""
     check_is_fitted(detector)
     n_jobs = detector.n_jobs
-    parts = image_parts(X, size_of_parts(int(detector.batch_size), n_jobs), on_error)
+    parts = image_parts(X, size_of_parts(int(detector.batch_size), n_jobs), on_error, roi)
     return iter_map_batches(map_maker(detector), parts, n_jobs, "Scoring")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skpadim._anomaly_map import anomaly_maps, image_scores, maps_in_images
+from skpadim._anomaly_map import anomaly_maps, image_scores, maps_in_images, on_grid
 from skpadim._devices import available_device, empty, resolve_device
 from skpadim._parallel import chunk_size, count_workers, map_chunks, part_size, split_images
 from skpadim._progress import progress_of
@@ -41,6 +41,7 @@ from skpadim.gaussian._sharing import (
 )
 from skpadim.images._batches import Images, count_images
 from skpadim.images._files import ImageFileError, open_regular
+from skpadim.images._roi import cells_of
 from skpadim.images._unreadable import UnreadableImageError
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
@@ -93,8 +94,7 @@ def _embed(embedder, images, description):
 
 def _embed_by_workers(embedder, images, description, n_jobs):
     """As :func:`_embed`."""
-    grid, n_features = embedder.grid_, embedder.n_features_out_
-    embeddings = empty((len(images), grid[0] * grid[1], n_features))
+    embeddings = empty((len(images), embedder.n_positions, embedder.n_features_out_))
     size = _chunk_size(images, embedder, n_jobs)
     digests, filled = [], 0
     for part, part_digests in _share_out(_embed_part, embedder, images, size, n_jobs, description):
@@ -164,7 +164,7 @@ def _max_embeddings_bytes(embedder):
 
 
 def _bytes_per_image(embedder):
-    return 4 * embedder.grid_[0] * embedder.grid_[1] * embedder.n_features_out_
+    return 4 * embedder.n_positions * embedder.n_features_out_
 
 
 def image_digests(items: Sequence) -> np.ndarray:
@@ -204,17 +204,22 @@ class MapMaker:
         """Yield maps (n_batch, height, width), on the embedder's device, and the errors of a batch.
 
         Maps of images that are skipped are NaN; of those that are aligned, where the reference has
-        nothing.
+        nothing; and those outside of regions of interest.
         """
         done = 0
         for embeddings, errors in self.embedder.iter_with_errors(images, description):
             self.measure = self.measure.to(embeddings.device)
             stop = done + len(embeddings)
-            motions = None if images.motions is None else images.motions[done:stop]
-            maps, done = self._maps(self.measure.distances(flat(embeddings)), motions), stop
+            distances = self.measure.distances(flat(embeddings))
+            maps, done = self._maps(distances, images, done), stop
             if errors:  # said anew, as loops need not keep what is not a number
                 maps[list(errors)] = torch.nan
             yield maps, errors
+
+    def leaves_out(self, images: Images) -> bool:
+        """Whether pixels of the maps are NaN because they are not inspected."""
+        embedder = self.embedder
+        return any(x is not None for x in (embedder.aligner_, embedder.roi_, images.regions))
 
     def scores(self, images: Images, description: str) -> np.ndarray:
         """Scores (n_samples,) of images, higher is more normal."""
@@ -222,24 +227,34 @@ class MapMaker:
 
     def scores_of_distances(self, distances: torch.Tensor, images: Images) -> np.ndarray:
         """Scores (n_samples,) of distances (n_samples, n_positions) of images."""
-        size, motions = int(self.embedder.batch_size), images.motions
-        maps = (
-            self._maps(distances[i : i + size], None if motions is None else motions[i : i + size])
-            for i in range(0, len(distances), size)
-        )
+        size = int(self.embedder.batch_size)
+        starts = range(0, len(distances), size)
+        maps = (self._maps(distances[start : start + size], images, start) for start in starts)
         return _scores(maps, len(distances))
 
-    def _maps(self, distances, motions):
-        """Maps (n_samples, height, width) of distances (n_samples, n_positions).
-
-        Where images have been aligned, `motions` are those that ImageAligner has measured.
-        """
-        embedder = self.embedder
-        grids = distances.reshape(len(distances), *embedder.grid_)
-        if motions is None:
-            return anomaly_maps(grids, embedder.input_size_, self.sigma)
-        sizes = embedder.image_size_, embedder.input_size_
-        return maps_in_images(grids, applied_motions(motions), *sizes, self.sigma)
+    def _maps(self, distances, images, start):
+        """Maps (n_batch, height, width) of distances (n_batch, n_positions) of images."""
+        embedder, stop = self.embedder, start + len(distances)
+        size, sigma, cells = embedder.input_size_, self.sigma, torch.tensor(embedder.inspected_)
+        grids = on_grid(distances, cells)
+        roi = None if embedder.roi_ is None else torch.tensor(embedder.roi_)
+        rois = images.rois(start, stop, embedder.image_size_, size)
+        if images.motions is not None:
+            motions, whole = applied_motions(images.motions[start:stop]), embedder.image_size_
+            maps = maps_in_images(grids, motions, whole, size, sigma, cells, roi)
+            return maps if rois is None else maps.masked_fill_(~rois.to(maps.device), torch.nan)
+        if rois is not None:
+            cells = cells & cells_of(rois, embedder.grid_)
+            roi = rois if roi is None else rois & roi
+            for index in (~roi.flatten(1).any(dim=1)).nonzero():
+                raise ValueError(
+                    f"roi of image {images.name_of(start + int(index))} has no pixel that the "
+                    "model inspects."
+                )
+        if roi is None:
+            return anomaly_maps(grids, size, sigma)
+        maps = anomaly_maps(grids, size, sigma, cells)
+        return maps.masked_fill_(~roi.to(maps.device), torch.nan)
 
     def __getstate__(self):
         # A worker need not have this process's device.
@@ -264,7 +279,7 @@ def score_training_images(
     model without its group, if there are `groups`.
     """
     state, embeddings = learned.state, learned.embeddings
-    settings = sharing, embedder.grid_, regularization, calibration
+    settings = sharing, embedder.inspected_, regularization, calibration
     maker = MapMaker(embedder, training_measure(state, *settings, torch.float32), sigma)
     if embeddings is not None:
         distances = shared_training_distances(state, embeddings, *settings, groups)
@@ -334,7 +349,7 @@ def iter_map_batches(
             unaligned = []
             for maps, errors, names in _iter_map_batches(maker, images, n_jobs):
                 found = np.delete(maps, list(errors), axis=0) if errors else maps
-                _finite(found if maker.embedder.aligner_ is None else np.fmax(found, 0))
+                _finite(np.fmax(found, 0) if maker.leaves_out(images) else found)
                 yield maps, errors
                 progress.update(len(maps))
                 unaligned += names

@@ -80,13 +80,15 @@ class CalibratedOutlierMixin(OutlierMixin):
     """
 
     @needs_threshold
-    def decision_function(self, X):
+    def decision_function(self, X, **params):
         """Score of each sample above the threshold: negative is anomalous.
 
         Parameters
         ----------
         X : samples
             As :meth:`score_samples` takes them.
+        **params : dict
+            Of :meth:`score_samples`, if it has any.
 
         Returns
         -------
@@ -94,31 +96,35 @@ class CalibratedOutlierMixin(OutlierMixin):
             ``score_samples(X) - offset_``.
         """
         check_is_fitted(self)
-        return self.score_samples(X) - self.offset_
+        return self.score_samples(X, **params) - self.offset_
 
     @needs_threshold
-    def predict(self, X):
+    def predict(self, X, **params):
         """Label of each sample: +1 good, -1 anomalous.
 
         Parameters
         ----------
         X : samples
             As :meth:`score_samples` takes them.
+        **params : dict
+            Of :meth:`score_samples`, if it has any.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int
         """
-        return np.where(as_array(self.decision_function(X), "scores") >= 0, 1, -1)
+        return np.where(as_array(self.decision_function(X, **params), "scores") >= 0, 1, -1)
 
     @needs_calibration_scores
-    def p_values(self, X):
+    def p_values(self, X, **params):
         """Conformal p-value of each sample: how likely a good one scores as low.
 
         Parameters
         ----------
         X : samples
             As :meth:`score_samples` takes them.
+        **params : dict
+            Of :meth:`score_samples`, if it has any.
 
         Returns
         -------
@@ -135,7 +141,7 @@ class CalibratedOutlierMixin(OutlierMixin):
             ``calibration="leave_one_out"`` or :meth:`calibrate` gives them.
         """
         check_is_fitted(self)
-        scores = as_array(self.score_samples(X), "scores")
+        scores = as_array(self.score_samples(X, **params), "scores")
         return conformal_p_values(scores, self.calibration_scores_, self.calibration_groups_)
 
     def calibrate(self, X=None, y=None, *, groups=None):

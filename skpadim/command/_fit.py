@@ -42,6 +42,12 @@ def add_fit(commands):
         "images are taken as they lie)",
     )
     parser.add_argument(
+        "--roi",
+        metavar="FILE",
+        help="region of interest: an image that is white where images are inspected and black "
+        "elsewhere, of their size or of --image-size",
+    )
+    parser.add_argument(
         "--contamination",
         type=share,
         default=0.05,
@@ -74,6 +80,7 @@ def run_fit(options) -> int:
         contamination=options.contamination,
         keep_aspect_ratio=options.keep_aspect_ratio,
         align=options.align,
+        roi=options.roi,
         n_jobs=options.n_jobs,
     )
     try:

@@ -19,6 +19,7 @@ EMBEDDING_CONSTRAINTS = {
     "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "keep_aspect_ratio": ["boolean"],
     "align": [StrOptions({"translation", "rigid", "similarity"}), HasMethods(["measure"]), None],
+    "roi": "no_validation",  # checked where it is read
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
@@ -40,6 +41,7 @@ MODEL_PARAMETERS = (
     "crop_size",
     "keep_aspect_ratio",
     "align",
+    "roi",
     "precision",
 )
 
@@ -56,7 +58,9 @@ def check_unchanged(estimator, fitted_parameters):
 
 
 def _equal(one, other):
-    sequences = (tuple, list, np.ndarray)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    sequences = (tuple, list)
     if isinstance(one, sequences) and isinstance(other, sequences):
         return tuple(one) == tuple(other)
     return type(one) not in sequences and type(other) not in sequences and one == other

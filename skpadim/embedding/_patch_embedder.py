@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from skpadim.embedding._parameters import (
     check_n_features,
     check_unchanged,
 )
+from skpadim.embedding._window import seen_of, whole_window, window_around
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
@@ -38,6 +40,7 @@ from skpadim.images._batches import (
     image_parts,
 )
 from skpadim.images._read import fit_to_size
+from skpadim.images._roi import cells_of, read_roi
 from skpadim.images._sizes import sizes_of
 from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
@@ -85,6 +88,9 @@ class PatchEmbedder(
     align : {"translation", "rigid", "similarity"}, ImageAligner or None, default=None
         Bring parts that have moved to one place, by an :class:`ImageAligner` that is fitted to the
         images given to :meth:`fit`. One that is given is cloned; its `image_size` is this one's.
+    roi : array, path, PIL image, list of polygons or None, default=None
+        Region of interest: patches that lie outside have no embedding. As of
+        :class:`PadimDetector`.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -126,6 +132,10 @@ class PatchEmbedder(
         Height and width of the grid of patches.
     aligner_ : ImageAligner or None
         What images are aligned by.
+    roi_ : ndarray of shape `input_size_`, bool, or None
+        True where the network's input is inspected; None is everywhere.
+    inspected_ : ndarray of shape `grid_`, bool
+        Patches that have an embedding: those with a pixel in the region of interest.
 
     See Also
     --------
@@ -172,6 +182,7 @@ class PatchEmbedder(
         crop_size=None,
         keep_aspect_ratio=False,
         align=None,
+        roi=None,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -189,6 +200,7 @@ class PatchEmbedder(
         self.crop_size = crop_size
         self.keep_aspect_ratio = keep_aspect_ratio
         self.align = align
+        self.roi = roi
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -231,6 +243,12 @@ class PatchEmbedder(
         check_input_size(size, crop, self.crop_size, backbone, layers)
         grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
         aligner = None if self.align is None else self._new_aligner(size).fit(X)
+        roi = None if self.roi is None else self._read_roi(images, size, crop)
+        window = whole_window(crop, np.ones(grid, dtype=bool))
+        inspected = window.cells
+        if roi is not None:
+            window = window_around(roi, backbone, layers, grid)
+            inspected = cells_of(torch.from_numpy(roi)[None], grid)[0].numpy()
 
         self.backbone_ = backbone.name
         self.layers_ = layers
@@ -238,6 +256,7 @@ class PatchEmbedder(
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
         self._proportions, self.aligner_ = proportions, aligner
+        self.roi_, self.inspected_, self._window = roi, inspected, window
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -268,6 +287,7 @@ class PatchEmbedder(
         Returns
         -------
         embeddings : ndarray of shape (n_samples, height, width, n_features), float32
+            With `roi` (n_samples, 1, n_patches, n_features), of the patches inside, row by row.
             Or, after ``set_output(transform="torch")``, a tensor on the device it was computed on.
         """
         check_is_fitted(self)
@@ -364,12 +384,22 @@ class PatchEmbedder(
         aligner = ImageAligner(self.align) if isinstance(self.align, str) else clone(self.align)
         return aligner.set_params(image_size=size)
 
+    def _read_roi(self, images, size, crop):
+        sizes = [] if images is None else [images.size_of(index) for index in range(len(images))]
+        return read_roi(self.roi, sizes, size, crop)
+
     def new_embeddings(
         self, n_images: int, device: torch.device | str | None = None
     ) -> torch.Tensor:
         """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
         device = device or self._device()
-        return empty((n_images, *self.grid_, self.n_features_out_), device=device)
+        shape = self.grid_ if self.inspected_.all() else (1, self.n_positions)
+        return empty((n_images, *shape, self.n_features_out_), device=device)
+
+    @property
+    def n_positions(self) -> int:
+        """Number of patches that have an embedding."""
+        return int(self.inspected_.sum())
 
     def _device(self):
         """Where to compute, once fitted."""
@@ -490,7 +520,7 @@ class PatchEmbedder(
         """
         embeddings = self.new_embeddings(len(pixels), device) if out is None else out
         network = self._network_on(device, self.layers_, narrow=True)
-        for rows, maps in iter_maps(network, pixels, device):
+        for rows, maps in iter_maps(network, seen_of(pixels, self._window, self.roi_), device):
             self._join(self._reduce(maps), embeddings[rows])
         return embeddings
 
@@ -513,6 +543,8 @@ class PatchEmbedder(
         settings = (network, *sizes, self.keep_aspect_ratio, self.precision, device.type)
         if self.aligner_ is not None:
             settings += (self.aligner_.digest,)
+        if self.roi_ is not None:
+            settings += (sha256(self.roi_.tobytes()).hexdigest(),)
         cache = FeatureCache(self.memory, settings)
         usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
@@ -520,7 +552,7 @@ class PatchEmbedder(
 
         def compute(pixels):
             network = self._network_on(device, kept, narrow=False)
-            for part, maps in iter_maps(network, pixels, device):
+            for part, maps in iter_maps(network, seen_of(pixels, self._window, self.roi_), device):
                 yield part, dict(zip(names.values(), maps, strict=True))
 
         batches = iter_cached(
@@ -549,7 +581,14 @@ class PatchEmbedder(
         return [features.of(layer_maps, threads=threads) for features, layer_maps in layers]
 
     def _join(self, reduced, embeddings):
-        return join(reduced, embeddings, add=self.projection == "semi_orthogonal")
+        add = self.projection == "semi_orthogonal"
+        cells = self._window.cells
+        if cells.all():
+            return join(reduced, embeddings.view(len(embeddings), *cells.shape, -1), add=add)
+        whole = embeddings.new_empty((len(embeddings), *cells.shape, self.n_features_out_))
+        join(reduced, whole, add=add)
+        wanted = torch.from_numpy(np.flatnonzero(cells)).to(whole.device)
+        return embeddings.copy_(whole.flatten(1, 2).index_select(1, wanted)[:, None])
 
     def _network_on(self, device, layers, narrow):
         """The network ready on a device; if `narrow`, the last layer with what is kept of it."""
@@ -559,7 +598,7 @@ class PatchEmbedder(
             device,
             self.precision,
             compile=self.compile,
-            width=self.input_size_[1],
+            width=self._window.columns.stop - self._window.columns.start,
             channels=self._features[layers[-1]].channels if narrow else None,
         )
 

@@ -220,6 +220,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         X, groups, labels = _normal_samples(X, y, groups)
         min_samples = 1 if _is_of_images(X) and self.sharing != "position" else 2
         embeddings, grid = check_embeddings(self, X, min_samples=min_samples)
+        grid = np.ones(grid, dtype=bool)
         sharing = self._sharing_on(grid)
         state = state_to_share(embeddings, sharing, self.solver, copy=True)
         regularization = chosen_regularization(self.regularization, state, sharing, grid)
@@ -264,6 +265,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         X, _, _ = _normal_samples(X, y)
         first = not hasattr(self, "location_")
         embeddings, grid = check_embeddings(self, X, min_samples=1, fitted=not first)
+        grid = np.ones(grid, dtype=bool) if first else self._grid
         digests = sample_digests(embeddings)
         if first:
             sharing = self._sharing_on(grid)
@@ -309,7 +311,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         cpu = torch.device("cpu")
         state = self._state(cpu).copy().merge(other._state(cpu))
         digests = np.concatenate([self._learned_digests(), other._learned_digests()])
-        return self._set_state(state, self.location_.shape[:-1], self._sharing, digests)
+        return self._set_state(state, self._grid, self._sharing, digests)
 
     @own_torch_state()
     def mahalanobis(self, X):
@@ -409,7 +411,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         state = self._state(torch.device("cpu"))
         if self._sharing == "neighbourhood":
             covariance = np.empty((self.location_.size // n_features, n_features, n_features))
-            for positions, moments in all_pooled_moments(state, tuple(grid)):
+            for positions, moments in all_pooled_moments(state, self._grid):
                 matrices = symmetric_matrices(moments.scatter).numpy()
                 covariance[positions] = matrices / max(moments.count - 1, 1)
         elif isinstance(state, Moments):
@@ -426,7 +428,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
 
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""
-        if grid or isinstance(X, torch.Tensor):
+        if grid.ndim or isinstance(X, torch.Tensor):
             self.n_features_in_ = int(np.shape(X)[-1])
             vars(self).pop("feature_names_in_", None)
         else:
@@ -434,7 +436,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
 
     def _sharing_on(self, grid):
         """Which positions of a grid share a Gaussian; those of plain features are one."""
-        if not grid or self.sharing == "position":
+        if grid.ndim == 0 or self.sharing == "position":
             return "position"
         if self.solver == "low_rank":
             raise ValueError(
@@ -480,8 +482,9 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
             self._training_digests = digests
         self._sharing, self._given_sharing = sharing, self.sharing
         mean, count = state.mean, state.count
+        shape = grid.shape if grid.all() else (1, int(grid.sum()))
         if isinstance(state, Samples):
-            self.samples_ = state.rows.numpy(force=True).reshape(-1, *grid, mean.shape[-1])
+            self.samples_ = state.rows.numpy(force=True).reshape(-1, *shape, mean.shape[-1])
         else:
             self._scatter = state.scatter.numpy(force=True)  # lower triangles
         if sharing == "neighbourhood":
@@ -490,10 +493,10 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
             mean = pooled_means(mean, grid)
         location = mean.numpy(force=True)
         if sharing == "image":
-            count //= int(np.prod(grid))
-            location = np.broadcast_to(location, (*grid, location.shape[-1]))
+            count //= int(grid.sum())
+            location = np.broadcast_to(location, (*shape, location.shape[-1]))
         self.n_samples_seen_ = count
-        self.location_ = location.reshape(*grid, location.shape[-1])
+        self.location_, self._grid = location.reshape(*shape, location.shape[-1]), grid
         self._auto_regularization = regularization if self.regularization == "auto" else None
         self._factors = {}
         return self
@@ -507,7 +510,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         chosen = self._auto_regularization
         if chosen is None:
             state = self._state(torch.device("cpu"))
-            chosen = chosen_regularization("auto", state, self._sharing, self.location_.shape[:-1])
+            chosen = chosen_regularization("auto", state, self._sharing, self._grid)
         if chosen is None:
             raise AttributeError(
                 "regularization='auto' has nothing to choose from, of a single sample: give "
@@ -536,7 +539,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
 
     def _whitening(self, device, dtype):
         """Factors of the covariances on a device, for products in `dtype`; built on first use."""
-        grid = self.location_.shape[:-1]
+        grid = self._grid
         if self.n_samples_seen_ < 2 and least_pool(self._sharing, grid) == 1:
             raise ValueError(
                 "The Gaussians have seen n_samples=1: give partial_fit at least one more."
@@ -570,10 +573,17 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         self._factors = {}
 
 
-def new_gaussian(state, grid, regularization, sharing="position", chosen=None) -> PatchGaussian:
+def new_gaussian(
+    state: Moments | Samples,
+    grid: np.ndarray,
+    regularization: float | str,
+    sharing: str = "position",
+    chosen: float | None = None,
+) -> PatchGaussian:
     """An estimator that has learned a state, on a grid of positions; without a threshold.
 
-    `chosen` is what "auto" has chosen for the state, if that is known.
+    Where the grid is not True there is no Gaussian, and the others stand in one row. `chosen` is
+    what "auto" has chosen for the state, if that is known.
     """
     gaussian = PatchGaussian(regularization=regularization, sharing=sharing, calibration=None)
     gaussian.n_features_in_ = state.mean.shape[-1]
@@ -599,7 +609,7 @@ def variances_in(gaussian: PatchGaussian) -> np.ndarray:
         )
     elif gaussian._sharing == "neighbourhood":
         squares = torch.empty((int(np.prod(shape[:-1])), shape[-1]), dtype=torch.float64)
-        for positions, moments in all_pooled_moments(state, shape[:-1]):
+        for positions, moments in all_pooled_moments(state, gaussian._grid):
             squares[positions] = diagonals(moments.scatter) / max(moments.count - 1, 1)
     else:
         squares = diagonals(state.scatter) / max(state.count - 1, 1)

@@ -5,6 +5,8 @@ the eight positions around, fewer at the grid's border. What is learned stays as
 samples of each position, and is pooled when factors are made. With "image" all positions have one
 Gaussian, and nothing is learned but that one's moments: a state of one position, whose samples are
 the patches. "position" shares nothing; all else is as in `_mahalanobis` and `_leave_one_out`.
+
+A grid is a bool array, True where there is a position.
 """
 
 from __future__ import annotations
@@ -77,20 +79,22 @@ def patch_moments(embeddings: torch.Tensor) -> Moments:
     return moments
 
 
-def neighbourhoods(grid: tuple[int, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def neighbourhoods(grid: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield positions (n,) with equally many neighbours, and these (n, k), each itself the first.
 
-    Inside of a grid k is 9, at its edges 6, in its corners 4.
+    The grid is bool, True where there is a position; these are numbered row by row. Inside of a
+    grid k is 9, at its edges 6, in its corners 4.
     """
-    height, width = grid
-    steps = np.array(sorted(np.ndindex(3, 3), key=lambda step: step != (1, 1))) - 1
-    rows, columns = np.divmod(np.arange(height * width)[:, None], width) + steps.T[:, None]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    counts = inside.sum(axis=1)
+    rows, columns = np.nonzero(grid)
+    steps = np.array(sorted(np.ndindex(3, 3), key=lambda step: step != (1, 1)))
+    numbers = np.full(np.add(grid.shape, 2), -1)
+    numbers[rows + 1, columns + 1] = np.arange(len(rows))
+    around = numbers[rows[:, None] + steps[:, 0], columns[:, None] + steps[:, 1]]
+    counts = (around >= 0).sum(axis=1)
     for k in np.unique(counts):
         positions = np.flatnonzero(counts == k)
-        near = (rows * width + columns)[positions][inside[positions]]
-        yield positions, near.reshape(len(positions), k)
+        near = around[positions]
+        yield positions, near[near >= 0].reshape(len(positions), k)
 
 
 def pooled_moments(state: Moments | Samples, near: np.ndarray) -> Moments:
@@ -112,7 +116,7 @@ def pooled_moments(state: Moments | Samples, near: np.ndarray) -> Moments:
     return pooled
 
 
-def pooled_means(mean: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def pooled_means(mean: torch.Tensor, grid: np.ndarray) -> torch.Tensor:
     """Means of the neighbourhoods, of the means (n_positions, n_features) of the positions."""
     pooled = torch.empty_like(mean)
     for positions, near in neighbourhoods(grid):
@@ -128,7 +132,7 @@ def _neighbourhood_blocks(grid, n_features, device, n_rows=0):
             yield positions[block], near[block]
 
 
-def all_pooled_moments(state: Moments | Samples, grid: tuple[int, int]) -> Iterator:
+def all_pooled_moments(state: Moments | Samples, grid: np.ndarray) -> Iterator:
     """Yield positions and their neighbourhoods' moments, some at a time."""
     n_features = state.mean.shape[-1]
     for positions, near in _neighbourhood_blocks(grid, n_features, state.mean.device):
@@ -162,7 +166,7 @@ class SharedWhitening:
 def shared_whitening_of(
     state: Moments | Samples,
     sharing: str,
-    grid: tuple[int, ...],
+    grid: np.ndarray,
     regularization: float,
     dtype: torch.dtype,
 ) -> Measure:
@@ -185,7 +189,7 @@ def shared_whitening_of(
 
 
 def check_shared_scorable(
-    state: Moments | Samples, sharing: str, grid: tuple[int, ...], regularization: float
+    state: Moments | Samples, sharing: str, grid: np.ndarray, regularization: float
 ) -> None:
     """Raise what :func:`shared_whitening_of` would raise; see :func:`check_scorable`."""
     if sharing != "neighbourhood":
@@ -195,12 +199,12 @@ def check_shared_scorable(
         check_scorable(moments, regularization)
 
 
-def least_pool(sharing: str, grid: tuple[int, ...]) -> int:
+def least_pool(sharing: str, grid: np.ndarray) -> int:
     """How many embeddings of one sample a Gaussian learns from, at the least."""
     if sharing == "position":
         return 1
     if sharing == "image":
-        return int(np.prod(grid))
+        return int(grid.sum())
     return min(near.shape[1] for _, near in neighbourhoods(grid))
 
 
@@ -208,7 +212,7 @@ def shared_training_distances(
     state: Moments | Samples,
     embeddings: torch.Tensor,
     sharing: str,
-    grid: tuple[int, ...],
+    grid: np.ndarray,
     regularization: float,
     calibration: str,
     groups: np.ndarray | None = None,
@@ -223,7 +227,7 @@ def shared_training_distances(
 def training_measure(
     state: Moments | Samples,
     sharing: str,
-    grid: tuple[int, ...],
+    grid: np.ndarray,
     regularization: float,
     calibration: str,
     dtype: torch.dtype,
@@ -321,7 +325,7 @@ class PatchTrainingDistances:
         """Distances of some or all of the training samples; a group must be here whole."""
         if self.calibration != "leave_one_out":
             whitening = shared_whitening_of(
-                self.moments, "image", (), self.regularization, embeddings.dtype
+                self.moments, "image", None, self.regularization, embeddings.dtype
             )
             return whitening.distances(embeddings)
         distances = embeddings.new_empty(embeddings.shape[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from skpadim.gaussian._linalg import diagonals, large_blocks, triangle_size
@@ -13,7 +14,7 @@ _MIN_KEPT = 1e-3
 
 
 def chosen_regularization(
-    regularization: float | str, state: Moments | Samples, sharing: str, grid: tuple[int, ...]
+    regularization: float | str, state: Moments | Samples, sharing: str, grid: np.ndarray
 ) -> float | None:
     """The number itself, or what "auto" stands for: one number for all positions.
 

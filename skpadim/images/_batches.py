@@ -22,8 +22,9 @@ from skpadim._thread_limits import threads_limited
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._gpu_copies import copied_ahead
 from skpadim.images._items import list_items
-from skpadim.images._masks import image_size
+from skpadim.images._masks import as_sequence, image_size, is_missing
 from skpadim.images._read import find_problem, fit_to_size, read_image, read_stack, to_float
+from skpadim.images._roi import read_roi
 from skpadim.images._unreadable import UnreadableImageError
 
 T = TypeVar("T")
@@ -45,13 +46,14 @@ class Images(Sequence):
     skipped, and their errors noted there, by these numbers. Where `proportions`, a height and a
     width, are set, images of others cannot be read at a size. Where they are aligned
     (:meth:`align_by`), `motions` (n_images, 6) are as ImageAligner measures them, NaN until then.
+    Of `regions`, one an image, None leaves an image whole (:meth:`rois`).
     """
 
     proportions: tuple[int, int] | None = None
     aligner = None
     motions: np.ndarray | None = None
 
-    def __init__(self, X, *, min_images=1, numbers=None, skipped=None):
+    def __init__(self, X, *, min_images=1, numbers=None, skipped=None, regions=None):
         self.items = X.items if isinstance(X, Images) else list_items(X, numbers)
         self.skipped = skipped
         self._numbers = range(len(self.items)) if numbers is None else numbers
@@ -60,6 +62,12 @@ class Images(Sequence):
                 f"X has {len(self.items)} image{'s' * (len(self.items) != 1)} "
                 f"(n_samples={len(self.items)}); at least {min_images} "
                 f"{'is' if min_images == 1 else 'are'} needed."
+            )
+        self.regions = None if regions is None else as_sequence(regions, "roi")
+        if regions is not None and len(self.regions) != len(self):
+            raise ValueError(
+                f"roi has {len(self.regions)} regions and X has {len(self)} images: give one for "
+                "each, None for an image that is inspected whole."
             )
 
     def __len__(self):
@@ -79,7 +87,21 @@ class Images(Sequence):
     def _of(self, items, numbers, rows):
         images = Images(items, numbers=numbers, skipped=self.skipped)
         images.motions = None if self.motions is None else self.motions[rows]
+        if self.regions is not None:
+            images.regions = [self.regions[row] for row in np.arange(len(self))[rows]]
         return images
+
+    def rois(self, start, stop, size, crop) -> torch.Tensor | None:
+        """Regions (n, height, width) of `crop` that are inspected of the images up to `stop`."""
+        if self.regions is None:
+            return None
+        rois = np.ones((stop - start, *crop), dtype=bool)
+        for index in range(start, stop):
+            if not is_missing(self.regions[index]):
+                sizes = [self.size_of(index)]
+                name = f"roi[{self._numbers[index]}]"
+                rois[index - start] = read_roi(self.regions[index], sizes, size, crop, name)
+        return torch.from_numpy(rois)
 
     def align_by(self, aligner) -> None:
         """Read images at a size so that their parts lie where a fitted aligner has them.
@@ -217,17 +239,22 @@ class Images(Sequence):
         return any(isinstance(i, torch.Tensor) and i.device.type != "cpu" for i in self.items)
 
 
-def image_parts(X, size: int, on_error: str = "raise") -> Iterable[Images]:
+def image_parts(X, size: int, on_error: str = "raise", regions=None) -> Iterable[Images]:
     """X as one part; an iterator as parts of `size` images, each when it has delivered them.
 
-    `on_error` is "raise" or "skip", for images that cannot be read.
+    `on_error` is "raise" or "skip", for images that cannot be read; `regions` are as of Images.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
     if isinstance(X, Images) and on_error == "raise":
         return [X]
     if not isinstance(X, Iterator):
-        return [Images(X, skipped={} if on_error == "skip" else None)]
+        return [Images(X, skipped={} if on_error == "skip" else None, regions=regions)]
+    if regions is not None:
+        raise ValueError(
+            "roi has one region an image, and X is an iterator, whose number of images is not "
+            "known: give images one by one, each with its roi, or all in a list."
+        )
     return _parts_of_iterator(X, size, on_error)
 
 

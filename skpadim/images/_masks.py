@@ -152,7 +152,7 @@ def mask_name(mask, index: int) -> str:
     return f"masks[{index}] ({mask!r})" if isinstance(mask, MaskFiles) else f"masks[{index}]"
 
 
-def as_sequence(masks) -> Sequence:
+def as_sequence(masks, name: str = "masks") -> Sequence:
     """Masks of several images as a sequence, of the forms that images come in too."""
     if hasattr(masks, "iloc"):  # pandas
         return list(masks.iloc[:, 0] if masks.ndim == 2 and masks.shape[1] == 1 else masks)
@@ -161,7 +161,7 @@ def as_sequence(masks) -> Sequence:
     is_single = isinstance(masks, (str, bytes, os.PathLike)) or getattr(masks, "ndim", 1) == 0
     if is_single or not hasattr(masks, "__len__"):
         raise TypeError(
-            f"masks must be a sequence of arrays, paths or None, not {type(masks).__name__}."
+            f"{name} must be a sequence of arrays, paths or None, not {type(masks).__name__}."
         )
     return masks
 

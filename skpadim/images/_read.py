@@ -83,7 +83,7 @@ def fit_to_size(
             return _from_array(np.array(_fit_8_bit(_to_pil(image), size, crop)))
         image = _interpolate(image, size)
     if crop is not None and crop != size:
-        top, left, bottom, right = _centre(size, crop)
+        top, left, bottom, right = centre_of(size, crop)
         image = image[..., top:bottom, left:right]
     return image
 
@@ -147,7 +147,7 @@ def _to_8_bit(image):
 
 def _fit_8_bit(image, size, crop):
     """PIL image of mode L or RGB, resized (bilinear, antialiased) and cropped to the centre."""
-    top, left, bottom, right = _centre(size, size if crop is None else crop)
+    top, left, bottom, right = centre_of(size, size if crop is None else crop)
     if image.size == size[::-1]:
         return image.crop((left, top, right, bottom))
     # Not with Pillow's `box`, which would leave out what is cropped away: the order of its two
@@ -156,7 +156,7 @@ def _fit_8_bit(image, size, crop):
     return resized.crop((left, top, right, bottom))
 
 
-def _centre(size, crop):
+def centre_of(size, crop):
     """Top, left, bottom and right of the crop."""
     top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
     return top, left, top + crop[0], left + crop[1]

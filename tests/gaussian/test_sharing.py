@@ -62,7 +62,7 @@ def training_distances_of(embeddings, sharing, solver="auto", groups=None, devic
     grid = embeddings.shape[1:3]
     state = state_to_share(rows, sharing, solver, copy=False)
     distances = shared_training_distances(
-        state, rows, sharing, grid, REGULARIZATION, "leave_one_out", groups
+        state, rows, sharing, np.ones(grid, bool), REGULARIZATION, "leave_one_out", groups
     )
     return distances.numpy(force=True).reshape(-1, *grid)
 
@@ -91,9 +91,9 @@ def test_small_grids_have_fewer_neighbours(sharing, grid):
 
 
 def test_every_position_comes_once_and_before_its_neighbours():
-    found = np.concatenate([positions for positions, _ in neighbourhoods(GRID)])
+    found = np.concatenate([positions for positions, _ in neighbourhoods(np.ones(GRID, bool))])
     assert sorted(found) == list(range(20))
-    for positions, near in neighbourhoods(GRID):
+    for positions, near in neighbourhoods(np.ones(GRID, bool)):
         np.testing.assert_array_equal(near[:, 0], positions)
         assert near.shape[1] in (4, 6, 9)
 
@@ -134,7 +134,7 @@ def test_batches_and_blocks_do_not_change_training_distances(sharing, calibratio
     rows = torch.from_numpy(make_embeddings(9)).flatten(1, 2)
     state = state_to_share(rows, sharing, "full", copy=False)
     groups = np.array([0, 0, 1, 2, 3, 3, 3, 4, 5])
-    settings = sharing, GRID, REGULARIZATION, calibration
+    settings = sharing, np.ones(GRID, bool), REGULARIZATION, calibration
     expected = shared_training_distances(state, rows, *settings, groups)
     monkeypatch.setattr("skpadim.gaussian._linalg._LARGE_BLOCK_BYTES", 5_000)
     measure = pickle.loads(pickle.dumps(training_measure(state, *settings, rows.dtype)))

@@ -76,7 +76,7 @@ def test_positions_without_variance_have_no_say():
 
 def test_variances_that_are_all_alike_give_a_finite_number():
     moments = Moments.of(torch.from_numpy(np.vstack([np.eye(3), -np.eye(3)]))[:, None])
-    assert 0 < chosen_regularization("auto", moments, "position", (1, 1)) < np.inf
+    assert 0 < chosen_regularization("auto", moments, "position", np.ones((1, 1), bool)) < np.inf
 
 
 def test_a_model_of_one_sample_chooses_when_there_are_more():
