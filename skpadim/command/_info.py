@@ -32,6 +32,7 @@ def run_info(options) -> None:
 def describe(detector, n_bytes: int) -> dict[str, str]:
     """What is known of a detector from a file of some bytes, in the order in which it is told."""
     from skpadim import __version__
+    from skpadim._inspected import input_in_words
     from skpadim._padim import fitted_versions
     from skpadim._persistence import package_versions
     from skpadim.embedding._patch_embedder import network_of
@@ -44,9 +45,7 @@ def describe(detector, n_bytes: int) -> dict[str, str]:
         "licence of the weights": network_of(embedder).license or "not known",
         "layers": ", ".join(detector.layers_),
         "images are resized to": _pixels(embedder.image_size_),
-        "of which is inspected": "all"
-        if embedder.input_size_ == embedder.image_size_
-        else f"the middle, {_pixels(embedder.input_size_)}",
+        **input_in_words(detector),
         "grid of positions": _pixels(embedder.grid_),
         "features": str(embedder.n_features_out_),
         "images learned from": str(detector.n_samples_seen_),

@@ -246,7 +246,7 @@ def image_parts(X, size: int, on_error: str = "raise", regions=None) -> Iterable
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
-    if isinstance(X, Images) and on_error == "raise":
+    if isinstance(X, Images) and (on_error == "raise" or X.skipped is not None):
         return [X]
     if not isinstance(X, Iterator):
         return [Images(X, skipped={} if on_error == "skip" else None, regions=regions)]

@@ -7,27 +7,32 @@ import os
 
 import numpy as np
 
+from skpadim.calibration._conformal import conformal_p_values
 from skpadim.calibration._training_samples import check_labels
 from skpadim.images._masks import as_sequence, image_size, is_missing, read_mask
 from skpadim.metrics._evaluate import iter_maps_and_masks
 from skpadim.metrics._geometry import Window, with_peak
 from skpadim.plotting._axes import grid_of_axes, import_pyplot
-from skpadim.plotting._colours import map_colours, overlay, plain_colours
+from skpadim.plotting._colours import hatched, map_colours, overlay, plain_colours
+from skpadim.regions._table import regions_of_map
 
 _MAX_PIXELS = 1024  # along a side: no grid shows more of an image
 _MAX_NAME = 24
+_MAX_P_VALUES = 3  # of an image: more would cover it
 # Told apart without colour, and seen on light and dark images: both run on a white line.
 _STYLES = {
     "decision": {"colors": "black", "linestyles": "solid", "linewidths": 1.0},
     "truth": {"colors": "#0072b2", "linestyles": [(0, (2, 1.5))], "linewidths": 1.8},
 }
+_UNSEEN = {"facecolor": "0.75", "edgecolor": "0.95", "hatch": "////"}
 
 
 class AnomalyMapDisplay:
     """Images with what their anomaly maps say, worst first.
 
     Each image has its own proportions; all have one scale of colours. Below the threshold an image
-    is left as it is, and a map is grey: what is good looks good. Use :meth:`from_estimator` or
+    is left as it is, and a map is grey: what is good looks good. What was not inspected is hatched.
+    Use :meth:`from_estimator` or
     :meth:`from_predictions` to make one.
 
     Parameters
@@ -46,6 +51,9 @@ class AnomalyMapDisplay:
         The truth, bool: True where defective.
     y : array-like of shape (n_images,), default=None
         +1 good, -1 defective: titles then tell what was missed, and what was a false alarm.
+    regions : list of DataFrame, default=None
+        As of :meth:`PadimDetector.anomalous_regions`, in pixels of the images: the p-values of the
+        three with the highest peaks are written beside them.
 
     Attributes
     ----------
@@ -76,7 +84,10 @@ class AnomalyMapDisplay:
     (2, 4)
     """
 
-    def __init__(self, images, anomaly_maps, scores, names, *, threshold=None, masks=None, y=None):
+    def __init__(
+        self, images, anomaly_maps, scores, names, *, threshold=None, masks=None, y=None,
+        regions=None,
+    ):  # fmt: skip
         self.images = images
         self.anomaly_maps = anomaly_maps
         self.scores = scores
@@ -84,6 +95,7 @@ class AnomalyMapDisplay:
         self.threshold = threshold
         self.masks = masks
         self.y = y
+        self.regions = regions
 
     @classmethod
     def from_estimator(cls, detector, X, y=None, masks=None, *, max_images=12, ax=None, **kwargs):
@@ -92,7 +104,8 @@ class AnomalyMapDisplay:
         Parameters
         ----------
         detector : PadimDetector, or any object with ``iter_anomaly_maps(X)``
-            Fitted. Its `offset_`, if it has one, is the threshold.
+            Fitted. Its `offset_`, if it has one, is the threshold, and the p-values of regions
+            come from its `calibration_scores_`.
         X : images
             In any form that the detector takes, but for an iterator.
         y : array-like of shape (n_samples,), default=None
@@ -115,7 +128,19 @@ class AnomalyMapDisplay:
         entries = iter_maps_and_masks(detector, X, masks)
         offset = getattr(detector, "offset_", None)
         threshold = None if offset is None else -float(offset)
-        return cls._of_worst(entries, X, threshold, y, None, max_images).plot(ax, **kwargs)
+        display = cls._of_worst(entries, X, threshold, y, None, max_images)
+        calibration_scores = getattr(detector, "calibration_scores_", None)
+        if threshold is not None and calibration_scores is not None:
+            groups = getattr(detector, "calibration_groups_", None)
+            display.regions = [
+                regions_of_map(
+                    with_peak(anomaly_map, -score),
+                    threshold,
+                    p_values=lambda peaks: conformal_p_values(peaks, calibration_scores, groups),
+                )
+                for anomaly_map, score in zip(display.anomaly_maps, display.scores, strict=True)
+            ]
+        return display.plot(ax, **kwargs)
 
     @classmethod
     def from_predictions(
@@ -181,7 +206,7 @@ class AnomalyMapDisplay:
         images = Images(X)
         labels = None if y is None else check_labels(y, len(images))
         scored = (
-            (-float(np.nanmax(anomaly_map)), index, np.array(anomaly_map), mask, window)
+            (-_highest(anomaly_map), index, np.array(anomaly_map), mask, window)
             for index, anomaly_map, mask, window in entries
         )
         worst = heapq.nsmallest(max_images, scored, key=lambda entry: entry[:2])
@@ -255,7 +280,8 @@ class AnomalyMapDisplay:
         from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
 
         if self.threshold is None:
-            highest = max(np.nanmax(anomaly_map) for anomaly_map in self.anomaly_maps)
+            inspected = [high for high in map(_highest, self.anomaly_maps) if np.isfinite(high)]
+            highest = max(inspected, default=1)
             colours = LinearSegmentedColormap.from_list("anomaly", plain_colours() / 255)
             return colours, Normalize(0, highest)
         # Of an even number, half of them grey.
@@ -272,7 +298,9 @@ class AnomalyMapDisplay:
         else:  # the more, the higher the map
             share = opacity * norm(np.nan_to_num(anomaly_map)).data[..., None]
             coloured = 255 * colours(norm(np.nan_to_num(anomaly_map)))[..., :3]
-            artist = axes.imshow(((1 - share) * image + share * coloured).astype(np.uint8))
+            mixed = ((1 - share) * image + share * coloured).astype(np.uint8)
+            artist = axes.imshow(hatched(mixed, anomaly_map))
+        axes.patch.set(linewidth=0, **_UNSEEN)  # seen where a map has no value
         self.images_.append(artist)
         mask = None if self.masks is None else self.masks[index]
         flagged = None
@@ -280,13 +308,16 @@ class AnomalyMapDisplay:
             flagged = np.nan_to_num(anomaly_map) > self.threshold
         self.decision_contours_.append(_contour(axes, flagged, "decision"))
         self.truth_contours_.append(_contour(axes, mask, "truth"))
+        if self.regions is not None:
+            _plot_p_values(axes, self.regions[index], anomaly_map.shape)
         height, width = anomaly_map.shape
         # Outlines would widen the axes.
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         name, verdict = self.names[index], self._verdict(index)
+        score = f"{-self.scores[index]:.3g}" if np.isfinite(self.scores[index]) else "not inspected"
         axes.set_title(
             f"{name if len(name) <= _MAX_NAME else '…' + name[1 - _MAX_NAME:]}\n"
-            f"{-self.scores[index]:.3g}{verdict and ': '}{verdict}",
+            f"{score}{verdict and ': '}{verdict}",
             fontsize="small",
             fontweight="bold" if verdict in ("anomalous", "found", "false alarm") else None,
             parse_math=False,  # a file may be called $1.png
@@ -305,6 +336,7 @@ class AnomalyMapDisplay:
 
     def _plot_legend(self):
         from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
 
         handles = [
             Line2D([], [], color=_STYLES[label]["colors"], linewidth=_STYLES[label]["linewidths"],
@@ -315,9 +347,12 @@ class AnomalyMapDisplay:
             )
             if any(contour is not None for contour in contours)
         ]  # fmt: skip
+        if any(np.isnan(anomaly_map).any() for anomaly_map in self.anomaly_maps):
+            handles.append(Patch(label="not inspected", linewidth=0, **_UNSEEN))
         if handles:
             self.axes_[-1, 0].legend(
                 handles=handles, loc="upper left", bbox_to_anchor=(0, 0), ncols=2, frameon=False,
+                columnspacing=1, handlelength=1.6,
                 fontsize="small", borderaxespad=0.3,
             )  # fmt: skip
 
@@ -350,6 +385,24 @@ def _contour(axes, region, style):
     return axes.contour(*places, padded, [0.5], **_STYLES[style])
 
 
+def _plot_p_values(axes, regions, shape):
+    """Write the p-values of the regions with the highest peaks beside their boxes."""
+    from matplotlib.patheffects import withStroke
+
+    for region in regions.nlargest(_MAX_P_VALUES, "peak").itertuples():
+        is_at_top, is_at_right = region.top < 0.15 * shape[0], region.left > 0.6 * shape[1]
+        below = region.bottom if region.bottom < 0.85 * shape[0] else 0
+        axes.text(
+            region.right if is_at_right else region.left,
+            below if is_at_top else region.top,
+            f"p = {region.p_value:.2g}",
+            ha="right" if is_at_right else "left",
+            va="top" if is_at_top else "bottom",
+            fontsize="x-small",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+
+
 def _n_images(X):
     from skpadim.images._items import list_items
 
@@ -378,9 +431,14 @@ def _in_image(anomaly_map, window, shape, threshold):
     """A map in an image's pixels; a peak above the threshold is not lost between them."""
     if anomaly_map.shape == shape == window.resized:
         return anomaly_map
-    in_image, highest = window.in_image(anomaly_map, shape), np.nanmax(anomaly_map)
-    is_lost = threshold is not None and np.nanmax(in_image) <= threshold < highest
+    in_image, highest = window.in_image(anomaly_map, shape), _highest(anomaly_map)
+    is_lost = threshold is not None and _highest(in_image) <= threshold < highest
     return with_peak(in_image, highest) if is_lost else in_image
+
+
+def _highest(anomaly_map):
+    """Of the pixels that were inspected; infinite if none was, which nobody calls good."""
+    return float(np.nan_to_num(np.fmax.reduce(anomaly_map, axis=None), nan=np.inf, posinf=np.inf))
 
 
 def _name(item, index):

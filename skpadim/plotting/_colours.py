@@ -21,7 +21,7 @@ _COLOURS = np.array(
 def map_colours(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     """Colour a map (uint8): grey below the threshold, dark purple at twice the threshold and above.
 
-    What is not inspected, NaN, is white.
+    What is not inspected, NaN, is hatched.
     """
     place = np.clip(np.nan_to_num(anomaly_map) / (2 * max(threshold, 1e-12)), 0, 1)
     # Values at the threshold are good ones.
@@ -33,7 +33,7 @@ def map_colours(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
         channels.append(np.where(good, below, above))
     coloured = np.stack(channels, axis=-1).round().astype(np.uint8)
     coloured[np.isnan(anomaly_map)] = 255
-    return coloured
+    return hatched(coloured, anomaly_map)
 
 
 def plain_colours() -> np.ndarray:
@@ -44,11 +44,26 @@ def plain_colours() -> np.ndarray:
 def overlay(
     image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float = 0.6
 ) -> np.ndarray:
-    """An image (uint8, RGB) with its map's colours above the threshold; below, it is as it was."""
+    """An image (uint8, RGB) with its map's colours above the threshold; below, it is as it was.
+
+    What is not inspected, NaN, is hatched.
+    """
     coloured = map_colours(anomaly_map, threshold)
     anomalous = (np.nan_to_num(anomaly_map) > threshold)[..., None]
     mixed = (1 - opacity) * image + opacity * coloured
-    return np.where(anomalous, mixed, image).round().astype(np.uint8)
+    return hatched(np.where(anomalous, mixed, image).round().astype(np.uint8), anomaly_map)
+
+
+def hatched(image: np.ndarray, anomaly_map: np.ndarray) -> np.ndarray:
+    """An image (uint8, RGB), greyed and with stripes where its map is NaN, not inspected."""
+    unseen = np.isnan(anomaly_map)
+    if not unseen.any():
+        return image
+    height, width = unseen.shape
+    period = max(6, max(height, width) // 24)
+    stripes = (np.arange(height)[:, None] + np.arange(width)) % period < period // 3
+    grey = np.where(stripes, 230, 128)[..., None]
+    return np.where(unseen[..., None], (image + grey) // 2, image).astype(np.uint8)
 
 
 def outline(mask: np.ndarray, width: int = 1) -> np.ndarray:

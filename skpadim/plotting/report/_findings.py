@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from skpadim._inspection import Criteria
 from skpadim._padim import PadimDetector, iter_maps_and_errors
+from skpadim.alignment._image_aligner import COLUMNS
 from skpadim.images._batches import Images
 from skpadim.images._masks import check_agreement, check_mask_size, is_missing, read_mask
 from skpadim.metrics._evaluate import not_known, warn_of_vanished
-from skpadim.metrics._geometry import Window
+from skpadim.metrics._geometry import with_peak
 from skpadim.metrics._pixel_metrics import PixelMetrics, image_values
 from skpadim.plotting.report._pictures import small_pictures
+from skpadim.regions._table import regions_of_map
+
+_MAX_REGIONS = 9  # of an image, that are listed
 
 
 @dataclass
@@ -21,7 +26,8 @@ class Findings:
     """What is known of the images after the pass; one row for each that could be read."""
 
     labelled: bool
-    rows: list[dict] = field(default_factory=list)  # name, kind, good, score; and the pictures
+    # name, kind, good, score, regions and alignment; and the pictures
+    rows: list[dict] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # name, problem
     unmasked: list[str] = field(default_factory=list)  # names of defective images without a mask
     metrics: dict[str, float] = field(default_factory=dict)
@@ -43,13 +49,17 @@ def inspect(
     """Score images; labels are +1 and -1, kinds and masks one an image, all or None."""
     images, names = Images(items), _names(items)
     result, metrics, vanished = Findings(labels is not None), PixelMetrics(exact=False), []
-    window = Window.of(detector, detector.embedder_.input_size_)
-    index = -1
-    for maps, errors in iter_maps_and_errors(detector, images.items, on_error):
+    given = Images(items, skipped={} if on_error == "skip" else None)
+    criteria, index = Criteria.of(detector), -1
+    window = criteria.window
+    for maps, errors in iter_maps_and_errors(detector, given, on_error):
         for place, anomaly_map in enumerate(maps):
             index += 1
             if place in errors:
                 result.unreadable.append((names[index], errors[place].problem))
+                continue
+            if np.isnan(anomaly_map).all():
+                result.unreadable.append((names[index], "has no pixel that is inspected."))
                 continue
             bad = None if labels is None else bool(labels[index] < 0)
             mask = None
@@ -71,6 +81,11 @@ def inspect(
                 "score": float(np.nanmax(anomaly_map)),
             }
             shown = mask if mask is not None and mask.any() else None
+            row["regions"] = _regions(anomaly_map, row["score"], images.size_of(index), criteria)
+            if detector.aligner_ is not None:
+                given.align_by(detector.aligner_)
+                given.locate(index, detector.embedder_.image_size_)  # what a worker has measured
+                row["alignment"] = dict(zip(COLUMNS, given.motions[index].tolist(), strict=True))
             row |= small_pictures(images, index, anomaly_map, shown, window)
             result.rows.append(row)
     warn_of_vanished(vanished)
@@ -79,6 +94,16 @@ def inspect(
         if any(row["mask"] for row in result.rows) and result.good.any():
             result.metrics = metrics.compute() | result.metrics
     return result
+
+
+def _regions(anomaly_map, score, size, criteria):
+    """Regions of :meth:`PadimDetector.anomalous_regions`, the highest peaks first."""
+    if not score > -criteria.offset:
+        return []
+    in_image = with_peak(criteria.window.in_image(anomaly_map, size), score)
+    table = regions_of_map(in_image, -criteria.offset, p_values=criteria.p_values)
+    columns = ["top", "left", "bottom", "right", "area", "p_value"]
+    return table.nlargest(_MAX_REGIONS, "peak")[columns].to_dict("records")
 
 
 def _names(items):

@@ -27,10 +27,12 @@ def small_pictures(
     thumbnail = Image.fromarray((pixels * 255).round().astype(np.uint8))
     codec = "WEBP" if features.check("webp") else "JPEG"
     return {
+        "size": full,
         "height": size[0],
         "width": size[1],
         "image": _data_uri(thumbnail, codec, quality=75),
         "map": _data_uri(_grey_map(anomaly_map, _shrunk(full, _MAP), window), "PNG", optimize=True),
+        "unseen": bool(np.isnan(anomaly_map).any()) or window.size != window.resized,
         "mask": None if mask is None else _data_uri(_small_mask(mask, size), "PNG"),
     }
 
@@ -41,12 +43,19 @@ def _shrunk(size, longest):
 
 
 def _grey_map(anomaly_map, size, window):
-    """255 times the root of each value's share of the highest: fine steps where values are low."""
-    values = np.nan_to_num(window.in_image(anomaly_map, size))
+    """255 times the root of each value's share of the highest: fine steps where values are low.
+
+    Transparent where it is not inspected.
+    """
+    in_image = window.in_image(anomaly_map, size)
+    values, unseen = np.nan_to_num(in_image), np.isnan(in_image)
     # The peak may lie between the pixels: what is flagged must show somewhere.
     values.flat[values.argmax()] = highest = max(float(np.nanmax(anomaly_map)), 1e-30)
     grey = 255 * np.sqrt(np.clip(values, 0, highest) / highest)
-    return Image.fromarray(grey.round().astype(np.uint8))
+    picture = Image.fromarray(grey.round().astype(np.uint8))
+    if unseen.any():
+        picture.putalpha(Image.fromarray(255 * (~unseen).astype(np.uint8)))
+    return picture
 
 
 def _small_mask(mask, size):

@@ -213,6 +213,9 @@ class InspectionReport:
         rows = [
             row if n_shown is None or i < n_shown else row | hidden for i, row in enumerate(rows)
         ]
+        if not calibration:  # JSON has no NaN
+            without = {"p_value": None}
+            rows = [row | {"regions": [each | without for each in row["regions"]]} for row in rows]
         return render(
             {
                 "title": "Inspection report",

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from scipy.stats import mannwhitneyu
 
+from skpadim._inspected import input_in_words, inspected_in_words
 from skpadim._padim import PadimDetector
 from skpadim._version import __version__
 from skpadim.calibration._conformal import conformal_p_values
@@ -84,19 +85,16 @@ def drift(detector: PadimDetector, found: Findings) -> str | None:
 
 def notes(detector: PadimDetector, found: Findings, masked: bool) -> list[str]:
     """What a reader should know before the figures."""
-    labelled, embedder, texts = found.labelled, detector.embedder_, []
+    labelled, texts = found.labelled, []
     if not hasattr(detector, "offset_"):
         which = "good images" if labelled and found.good.any() else "images"
         texts.append(
             "The model has no threshold of its own. The slider begins at the highest score of "
             f"the {which}."
         )
-    if embedder.input_size_ != embedder.image_size_:
-        texts.append(
-            "The model inspects the centre of each image only, {} x {} of {} x {} pixels.".format(
-                *embedder.input_size_, *embedder.image_size_
-            )
-        )
+    if (where := inspected_in_words(detector)) != "all":
+        size = "{} x {}".format(*detector.embedder_.image_size_)
+        texts.append(f"Of each image, {size} pixels, the model inspects {where}.")
     if labelled and not masked:
         texts.append("No masks are given: there are no metrics of pixels.")
     text = drift(detector, found) or ""
@@ -121,7 +119,8 @@ def about(detector: PadimDetector) -> list[tuple[str, dict[str, str]]]:
         "layers": ", ".join(detector.layers_),
         "training images": detector.n_samples_seen_,
         "groups": "none" if groups is None else len(set(groups.tolist())),
-        "pixels that the network sees": "{} x {}".format(*embedder.input_size_),
+        "images are resized to": "{} x {}".format(*embedder.image_size_),
+        **input_in_words(detector),
         "positions": "{} x {}".format(*embedder.grid_),
         "features": embedder.n_features_out_,
         "regularization": f"{detector.regularization_:.4g}",

@@ -25,7 +25,10 @@ function repaint() {
   requestAnimationFrame(() => {
     asked = false;
     for (const row of near) if (row.layers) paint(row.canvas, row.layers, 2);
-    if ($("dialog").open && enlarged.layers) paint($("dialog").querySelector("canvas"), enlarged.layers, 3);
+    if ($("dialog").open && enlarged.layers) {
+      const context = paint($("dialog").querySelector("canvas"), enlarged.layers, 3);
+      if (threshold === data.threshold) paintBoxes(context, enlarged.layers);
+    }
   });
 }
 
@@ -40,7 +43,8 @@ function makeCard(row) {
   const facts = [row.kind, row.odds].filter(Boolean).join(" · ");
   const pieces = row.name.split(/(?<=[/_])/).flatMap((piece) => [piece, make("wbr")]);
   row.card = make("li", { row }, button, make("p", { className: "name", title: row.name }, ...pieces),
-    make("p", {}, cell("b", short(row.score)), row.badge), cell("p", facts, { className: "facts" }));
+    make("p", {}, cell("b", short(row.score)), row.badge),
+    ...(isUnaligned(row) ? [cell("p", "! not aligned", { className: "badge unaligned" })] : []), cell("p", facts, { className: "facts" }));
   watch.observe(row.card);
 }
 
@@ -54,12 +58,15 @@ function showVerdicts() {
   repaint();
 }
 
+const isUnaligned = (row) => row.alignment?.aligned === 0;
 const isFlagged = (row) => row.score > threshold;
 const VERDICTS = { all: () => true, flagged: isFlagged, passed: (row) => !isFlagged(row) };
 if (data.labelled) {
   for (const name of ["found", "missed", "false alarm"]) VERDICTS[name] = (row) => row.verdict === name;
   VERDICTS["missed or false alarm"] = (row) => row.good === isFlagged(row);
 }
+
+if (rows.some(isUnaligned)) VERDICTS["not aligned"] = isUnaligned;
 
 function filter() {
   const text = $("search").value.toLowerCase(), kind = $("kind").value;
@@ -91,6 +98,12 @@ async function enlarge(row) {
   $("dialog-name").textContent = row.name;
   const facts = [row.kind, `score ${short(row.score)}`, row.verdict, row.odds];
   $("dialog-text").textContent = facts.filter(Boolean).join(" · ");
+  $("dialog-alignment").textContent = row.alignment ? alignment(row) : "";
+  $("dialog-regions").hidden = threshold !== data.threshold; // those of the model's own
+  $("dialog-regions").replaceChildren(...row.regions.map((region) => cell("li", [
+    `${count(region.area, "pixel")}, ${region.right - region.left} wide and ${region.bottom - region.top} high`,
+    region.p_value && `p = ${Number(region.p_value.toPrecision(2))}`,
+  ].filter(Boolean).join(", "))));
   Object.assign($("dialog-image"), { src: row.image, alt: row.name });
   $("dialog").querySelector("canvas").width = 0;
   $("dialog-picture").style.aspectRatio = `${row.width} / ${row.height}`;
@@ -99,6 +112,10 @@ async function enlarge(row) {
   const layers = await load(row, 960);
   if (enlarged.row === row) enlarged.layers = layers;
   repaint();
+}
+function alignment({ alignment: { dy, dx, angle, scale, peak, aligned } }) {
+  const where = `dy ${dy.toFixed(1)}, dx ${dx.toFixed(1)} pixels of the input, angle ${angle.toFixed(1)}°, scale ${scale.toFixed(3)}, peak ${peak.toFixed(2)}`;
+  return aligned ? `The part lies at ${where}.` : `Not aligned, and scored as it lies. The best that was found: ${where}.`;
 }
 function step(by) {
   if (!by) return;

@@ -35,6 +35,7 @@ $("verdict").append(...Object.keys(VERDICTS).map((name) => option(name)));
 $("tables").hidden = !data.labelled;
 $("metrics-section").hidden = !data.metrics.length;
 $("truth-legend").hidden = !rows.some((row) => row.mask);
+$("unseen-legend").hidden = !rows.some((row) => row.unseen);
 $("edge").style.border = `2px solid rgb(${EDGE})`;
 $("truth").style.border = `2px dashed rgb(${TRUTH[1]})`;
 $("ramp").style.background = `linear-gradient(90deg, ${data.colours.map((c) => `rgb(${c})`).join(",")})`;
@@ -54,11 +55,15 @@ const list = (title, lines) => fold(title, make("ul", {}, ...lines.map((text) =>
 for (const text of data.notes) note(text);
 if (data.unreadable.length) {
   const names = data.unreadable.map(([name, problem]) => `${name} ${problem}`);
-  note(list(`${count(names.length, "image")} could not be read: without a score`, names));
+  note(list(`${count(names.length, "image")} without a score`, names));
 }
 if (data.unmasked.length) {
   const names = data.unmasked;
   note(list(`${count(names.length, "defective image")} without a mask: not in the metrics of pixels`, names));
+}
+const unaligned = rows.filter(isUnaligned).map((row) => row.name);
+if (unaligned.length) {
+  note(list(`${count(unaligned.length, "image")} could not be aligned: scored without`, unaligned));
 }
 $("drift").textContent = data.drift ?? "";
 for (const [title, table] of data.about) {

@@ -3,6 +3,7 @@ const pen = document.createElement("canvas").getContext("2d", { willReadFrequent
 const EDGE = data.colours[Math.floor(0.6 * data.colours.length)];
 const TRUTH = [[255, 255, 255], [0, 120, 255]]; // dashes, seen on light and dark
 
+// Grey and opacity of each pixel
 async function greys(uri, width, height) {
   const image = new Image();
   image.src = uri;
@@ -11,24 +12,24 @@ async function greys(uri, width, height) {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(image, 0, 0, width, height);
   const pixels = pen.getImageData(0, 0, width, height).data;
-  const grey = new Uint8Array(width * height);
-  for (let i = 0; i < grey.length; i++) grey[i] = pixels[4 * i];
-  return grey;
+  const every = (first) => Uint8Array.from({ length: width * height }, (_, i) => pixels[4 * i + first]);
+  return [every(0), every(3)];
 }
 
 async function load(row, longer) {
   const scale = longer / Math.max(row.width, row.height);
   const [width, height] = [Math.ceil(row.width * scale), Math.ceil(row.height * scale)];
-  const map = await greys(row.map, width, height);
+  const [map, seen] = await greys(row.map, width, height);
   let peak = 0;
   for (let i = 0; i < map.length; i++) if (map[i] > map[peak]) peak = i;
   map[peak] = 255; // as the score says
-  return { row, width, height, map, mask: row.mask && await greys(row.mask, width, height) };
+  return { row, width, height, map, seen, mask: row.mask && (await greys(row.mask, width, height))[0] };
 }
 
 const packed = ([red, green, blue], alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+const UNSEEN = [packed([128, 128, 128], 128), packed([230, 230, 230], 128)]; // stripes
 
-function paint(canvas, { row, width, height, map, mask }, line) {
+function paint(canvas, { row, width, height, map, seen, mask }, line) {
   Object.assign(canvas, { width, height });
   const level = row.score > threshold ? 255 * Math.sqrt(threshold / row.score) : 255;
   const last = data.colours.length - 1;
@@ -45,8 +46,29 @@ function paint(canvas, { row, width, height, map, mask }, line) {
   };
   const pixels = new Uint32Array(width * height);
   for (let i = 0; i < pixels.length; i++) {
-    if (map[i] > level) pixels[i] = onEdge(map, level, i) ? edge : colours[map[i]];
+    if (seen[i] < 128) pixels[i] = UNSEEN[((i % width) + Math.floor(i / width)) % (6 * line) < 2 * line ? 1 : 0];
+    else if (map[i] > level) pixels[i] = onEdge(map, level, i) ? edge : colours[map[i]];
     if (mask && mask[i] > 127 && onEdge(mask, 127, i)) pixels[i] = truth[(((i % width) + i / width) / (4 * line)) & 1];
   }
-  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+  const context = canvas.getContext("2d");
+  context.putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+  return context;
+}
+
+// Boxes of the regions, with the numbers that the list has
+function paintBoxes(context, { row, width, height }) {
+  const [across, down] = [width / row.size[1], height / row.size[0]];
+  const strokes = [["#000", 4], ["#fff", 2]];
+  context.font = "bold 22px system-ui, sans-serif";
+  row.regions.forEach(({ top, left, bottom, right }, index) => {
+    const box = [left * across, top * down, (right - left) * across, (bottom - top) * down];
+    for (const [strokeStyle, lineWidth] of strokes) {
+      Object.assign(context, { strokeStyle, lineWidth });
+      context.strokeRect(...box);
+    }
+    const place = [index + 1, box[0] + 4, box[1] > 30 ? box[1] - 7 : box[1] + box[3] + 24];
+    Object.assign(context, { strokeStyle: "#000", lineWidth: 4, fillStyle: "#fff" });
+    context.strokeText(...place);
+    context.fillText(...place);
+  });
 }
