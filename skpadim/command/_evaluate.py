@@ -28,6 +28,7 @@ _METRICS = {
     "aupro_0.3": "pixel AUPRO (to a false positive rate of 0.3)",
     "aupro_0.05": "pixel AUPRO (to a false positive rate of 0.05)",
     "pixel_average_precision": "pixel average precision",
+    "uninspected": "of the anomalous pixels, the share that was not inspected",
 }
 
 
@@ -155,6 +156,8 @@ def _score(detector, images):
             f"{images.paths[missing[0]]}",
             file=sys.stderr,
         )
+    if not values.get("uninspected"):
+        values.pop("uninspected", None)
     values |= image_values(np.array(bad), -scores)
     return scores, {k: float(values[k]) for k in _METRICS if not np.isnan(values.get(k, np.nan))}
 

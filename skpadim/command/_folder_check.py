@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from skpadim._csv import write_csv
 from skpadim._files import written_whole
 from skpadim.calibration._conformal import samples_needed
+from skpadim.command._position_check import look_at_positions
 from skpadim.images._batches import read_ahead
 from skpadim.images._deep import sample_bits
 from skpadim.images._files import open_image, upright_size
@@ -26,6 +27,10 @@ _SIDE = 16  # of the thumbnails that are compared
 # Of the generated parts no two are as alike, and of one with a shift, noise and another light many.
 _ALIKE = 0.95
 _AT_A_TIME = 512
+_IMAGE_SIZE = 256  # of a fit, unless asked for otherwise
+# Images made so many times smaller are told. Dark dots in generated parts are found if they
+# are so many pixels wide in what the network sees, at least, and hardly ever if they are smaller.
+_SHRUNK, _SEEN = 6, 3
 
 
 class Look(NamedTuple):
@@ -64,6 +69,13 @@ def look_at_folder(given, folder: Path, options, detector):
         findings |= copies
     if detector is None:
         findings |= _of_number(n_parts, folder, options.contamination)
+    common = sizes.most_common(1)[0][0]
+    findings |= _of_shrinking(common, detector)
+    ratios = [height / width for height, width in sizes]
+    are_alike = max(ratios) <= 1.02 * min(ratios)  # or a turned part has another shape
+    if are_alike and len(paths) >= 3 and getattr(detector, "aligner_", None) is None:
+        more, found = look_at_positions(paths, common, folder)
+        facts, findings = facts | more, findings | found
     return paths, facts, findings
 
 
@@ -138,6 +150,21 @@ def _of_pixels(paths, looks):
             f"scale their values by {2 ** math.floor(-math.log2(max(brightest, 1e-6)))}"
         )
     return findings
+
+
+def _of_shrinking(size, detector):
+    """The finding that small defects are lost where images are made smaller."""
+    if getattr(detector, "tile_size", None) is not None:
+        return {}
+    seen = detector.embedder_.image_size_ if detector else (_IMAGE_SIZE, _IMAGE_SIZE)
+    shrunk = max(side / shown for side, shown in zip(size, seen, strict=True))
+    if shrunk < _SHRUNK:
+        return {}
+    what = (
+        f"images of {_pixels(size)} are shrunk {shrunk:.0f} times, to {_pixels(seen)}: defects of "
+        f"less than {_SEEN * shrunk:.0f} pixels are hardly seen."
+    )
+    return {what: "fit with a larger --image-size, or in tiles (tile_size), if there are such"}
 
 
 def _of_copies(paths, groups, folder, output):

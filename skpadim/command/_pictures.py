@@ -53,12 +53,14 @@ class Pictures:
                 beside = _as_picture(self._detector.embedder_.preprocess(read_image(path)))
             threshold = self._threshold
             if np.isnan(threshold):  # a model without one
-                threshold = np.nanmax(values) / 2
+                threshold = np.fmax.reduce(values, axis=None) / 2
             _save(values, files["values"])
             _save(np.hstack([beside, map_colours(values, threshold)]), files["colours"])
         if "overlay" in files:
             _save(
-                self._draw(pixels, in_image, np.nanmax(anomaly_map)), files["overlay"], quality=90
+                self._draw(pixels, in_image, np.fmax.reduce(anomaly_map, axis=None)),
+                files["overlay"],
+                quality=90,
             )
 
     def draw_worst(self, target: Path, rows: Sequence[dict]) -> None:
@@ -67,19 +69,20 @@ class Pictures:
 
         rows = sorted(rows, key=lambda row: float(row["score"]))[:N_WORST]
         paths = [row["path"] for row in rows]
-        pictures, captions = [], []
+        pictures, captions, title = [], [], f"threshold {self._threshold:.2f}"
         batches = iter_maps_and_errors(self._detector, paths, "raise")
         for row, anomaly_map in zip(rows, (m for maps, _ in batches for m in maps), strict=True):
             shape = image_size(row["path"])
             small = tuple(max(1, round(side * _SIDE / max(shape))) for side in shape)
             in_image = self._window.in_image(anomaly_map, small)
+            if np.isnan(in_image).any() and "hatched" not in title:
+                title += ", hatched: not inspected"
             pixels = _as_picture(read_image(row["path"], small))
-            pictures.append(self._draw(pixels, in_image, np.nanmax(anomaly_map)))
+            pictures.append(self._draw(pixels, in_image, np.fmax.reduce(anomaly_map, axis=None)))
             name = self._given.relative(row["path"]).as_posix()
             name = name if len(name) <= 30 else f"...{name[-27:]}"
             verdict = "anomalous" if int(row["label"]) < 0 else "good"
             captions.append(f"{name}\n{-float(row['score']):.2f}, {verdict}")
-        title = f"threshold {self._threshold:.2f}"
         sheet = sheet_of(*(_in_rows(each) for each in (pictures, captions)), [title])
         with written_whole(target) as part:
             sheet.save(part, format=registered_extensions().get(target.suffix.lower(), "PNG"))

@@ -77,7 +77,8 @@ def add_score(commands):
         "--overlays",
         type=Path,
         metavar="FOLDER",
-        help="folder for the images with what is anomalous in them, in colours and outlined (.jpg)",
+        help="folder for the images with what is anomalous in them, in colours and outlined, and "
+        "hatched what was not inspected (.jpg)",
     )
     parser.add_argument(
         "--contact-sheet",

@@ -12,7 +12,7 @@ from skpadim.calibration._training_samples import check_labels
 from skpadim.images._masks import as_sequence, image_size, is_missing, read_mask
 from skpadim.metrics._evaluate import iter_maps_and_masks
 from skpadim.metrics._geometry import Window, with_peak
-from skpadim.plotting._axes import grid_of_axes, import_pyplot
+from skpadim.plotting._axes import NOT_INSPECTED, grid_of_axes, import_pyplot
 from skpadim.plotting._colours import hatched, map_colours, overlay, plain_colours
 from skpadim.regions._table import regions_of_map
 
@@ -24,7 +24,6 @@ _STYLES = {
     "decision": {"colors": "black", "linestyles": "solid", "linewidths": 1.0},
     "truth": {"colors": "#0072b2", "linestyles": [(0, (2, 1.5))], "linewidths": 1.8},
 }
-_UNSEEN = {"facecolor": "0.75", "edgecolor": "0.95", "hatch": "////"}
 
 
 class AnomalyMapDisplay:
@@ -300,7 +299,7 @@ class AnomalyMapDisplay:
             coloured = 255 * colours(norm(np.nan_to_num(anomaly_map)))[..., :3]
             mixed = ((1 - share) * image + share * coloured).astype(np.uint8)
             artist = axes.imshow(hatched(mixed, anomaly_map))
-        axes.patch.set(linewidth=0, **_UNSEEN)  # seen where a map has no value
+        axes.patch.set(**NOT_INSPECTED)  # seen where a map has no value
         self.images_.append(artist)
         mask = None if self.masks is None else self.masks[index]
         flagged = None
@@ -348,7 +347,7 @@ class AnomalyMapDisplay:
             if any(contour is not None for contour in contours)
         ]  # fmt: skip
         if any(np.isnan(anomaly_map).any() for anomaly_map in self.anomaly_maps):
-            handles.append(Patch(label="not inspected", linewidth=0, **_UNSEEN))
+            handles.append(Patch(label="not inspected", **NOT_INSPECTED))
         if handles:
             self.axes_[-1, 0].legend(
                 handles=handles, loc="upper left", bbox_to_anchor=(0, 0), ncols=2, frameon=False,

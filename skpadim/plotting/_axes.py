@@ -1,8 +1,11 @@
-"""Where displays draw: in axes of the caller's, or of a new figure."""
+"""Where displays draw: in axes of the caller's, or of a new figure; and what shows through."""
 
 from __future__ import annotations
 
 import numpy as np
+
+# Of a patch that shows where there is nothing to show.
+NOT_INSPECTED = {"facecolor": "0.75", "edgecolor": "0.95", "hatch": "////", "linewidth": 0}
 
 
 def import_pyplot(caller: str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skpadim.gaussian._patch_gaussian import variances_in
-from skpadim.plotting._axes import grid_of_axes, import_pyplot
+from skpadim.plotting._axes import NOT_INSPECTED, grid_of_axes, import_pyplot
 
 
 class PatchGaussianDisplay:
@@ -19,7 +19,7 @@ class PatchGaussianDisplay:
     Parameters
     ----------
     location : ndarray of shape (height, width, n_features)
-        Mean at each position.
+        Mean at each position; NaN where there is no Gaussian, which is hatched.
     variances : ndarray of shape (height, width, n_features)
         Variance of each feature at each position, the regularization included.
     position : (row, column), default=None
@@ -65,7 +65,7 @@ class PatchGaussianDisplay:
         self.spread = np.sqrt(self.variances.mean(axis=-1))
         grid = self.spread.shape
         if position is None:
-            position = np.unravel_index(self.spread.argmax(), grid)
+            position = np.unravel_index(np.nanargmax(self.spread), grid)
         if not all(0 <= place < length for place, length in zip(position, grid, strict=True)):
             raise ValueError(
                 f"position={position!r} must be a row and a column of the grid, which is "
@@ -116,6 +116,9 @@ class PatchGaussianDisplay:
         self.axes_, self.figure_ = axes, axes[0].figure
         row, column = self.position
         self.image_ = axes[0].imshow(self.spread, cmap=cmap)
+        if np.isnan(self.spread).any():
+            axes[0].set_title("hatched: not inspected")
+            axes[0].patch.set(**NOT_INSPECTED)
         self.colorbar_ = self.figure_.colorbar(
             self.image_, ax=axes[0], label="strict        standard deviation        lax"
         )
@@ -132,7 +135,7 @@ class PatchGaussianDisplay:
         (self.line_,) = axes[1].plot(features, mean, color="black", linewidth=1, label="mean here")
         (self.overall_line_,) = axes[1].plot(
             features,
-            self.location.mean(axis=(0, 1)),
+            np.nanmean(self.location, axis=(0, 1)),
             color="#d55e00",
             linestyle=":",
             label="mean over all positions",

@@ -21,6 +21,7 @@ def quiet_machine(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("skpadim.command._position_check._N_LOOKED_AT", 5)  # quick
 
 
 @pytest.fixture
@@ -196,6 +197,17 @@ def test_copies_are_looked_for_with_a_model_too(model, good_folder, make_detecto
     groups = [0, 0, *range(1, 24)]
     joblib.dump(make_detector().fit(paths, groups=groups), model)  # which knows of the copies
     assert main(["doctor", str(model), str(good_folder)]) == 0
+
+
+def test_images_that_are_made_much_smaller_are_told(tmp_path, rng, model, capsys):
+    for index in range(24):
+        coarse = rng.integers(100, 110, (15, 20), dtype=np.uint8)
+        Image.fromarray(coarse).resize((400, 300), 0).save(tmp_path / f"{index}.bmp")
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert main(["doctor", str(tmp_path), str(model)]) == 4
+    told = capsys.readouterr().out
+    assert "images of 400 x 300 are shrunk 6 times, to 64 x 64: defects of less than 19" in told
+    assert "a larger --image-size, or in tiles" in told
 
 
 def test_what_is_not_there_is_told(model, tmp_path, capsys):

@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from skpadim.__main__ import main
 from skpadim.metrics import evaluate
@@ -54,6 +55,18 @@ def test_without_masks_there_are_metrics_of_images(model, test_folder, tmp_path,
     assert "No metrics of pixels: 9 of 9 defective images have no mask (--masks), the first" in told
     assert main(["evaluate", str(model), str(test_folder), "--masks", str(masks)]) == 0
     assert "AUPRO" in capsys.readouterr().out
+
+
+def test_what_was_not_inspected_or_aligned_is_told(test_folder, good, make_detector, capsys):
+    model = test_folder.parent / "model.joblib"
+    joblib.dump(make_detector(align="translation", crop_size=40).fit(good), model)
+    odd = test_folder / "good" / "far.png"
+    Image.fromarray(np.roll(good[0], 30, axis=1)).save(odd)
+    assert main(["evaluate", str(model), str(test_folder)]) == 0
+    printed, told = capsys.readouterr()
+    assert f"1 image cannot be aligned ({odd})" in told
+    (line,) = (line for line in printed.splitlines() if "was not inspected" in line)
+    assert 0 < float(line.split()[0]) < 1
 
 
 def test_good_images_alone_have_false_alarms(model, test_folder, capsys):

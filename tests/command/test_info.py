@@ -21,6 +21,7 @@ def test_all_that_is_known_of_a_model_is_told(model, capsys):
     assert torch.__version__.split("+")[0] in told["fitted with"]
     assert told["size on disk"] == f"{model.stat().st_size / 2**20:.1f} MiB"
     assert "here are" not in told
+    assert (told["of which is inspected"], told["alignment"]) == ("all", "none")
     assert float(told["size in memory"].split()[0]) > float(told["size on disk"].split()[0])
 
 

@@ -81,6 +81,25 @@ def test_the_contact_sheet_has_the_worst_first(model, wide, tmp_path, monkeypatc
         assert image.width == 2 * (192 + 8) + 8
 
 
+def test_what_is_not_inspected_is_hatched(good, wide, make_detector, tmp_path, monkeypatch):
+    model, seen = tmp_path / "crop.joblib", tmp_path / "seen"
+    joblib.dump(make_detector(crop_size=32).fit(good), model)
+    drawn = []
+    sheet_of = _pictures.sheet_of
+    monkeypatch.setattr(
+        _pictures, "sheet_of", lambda *cells: drawn.append(cells) or sheet_of(*cells)
+    )
+    arguments = ["score", str(model), str(wide), "-o", str(tmp_path / "s"), "--threshold", "99"]
+    sheet = ["--contact-sheet", str(tmp_path / "sheet.png")]
+    assert main([*arguments, "--overlays", str(seen), *sheet]) == 0
+    for path in wide.iterdir():
+        change = np.abs(read(seen / f"{path.name}.jpg").astype(int) - read(path)).max(axis=2)
+        assert (change[:24] > 20).mean() > 0.8  # above the crop
+        assert (change[40:88, 80:176] > 20).mean() < 0.01
+    ((_, _, titles),) = drawn
+    assert titles == ["threshold 99.00, hatched: not inspected"]
+
+
 def test_a_run_that_goes_on_draws_what_is_missing(model, wide, tmp_path, capsys):
     output, maps, seen = tmp_path / "s.csv", tmp_path / "maps", tmp_path / "seen"
     arguments = ["score", str(model), str(wide), "-o", str(output)]

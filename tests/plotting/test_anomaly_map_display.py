@@ -134,6 +134,41 @@ def test_a_detector_without_a_threshold_has_maps_but_no_verdicts(make_detector, 
     assert {artist.get_clim() for artist in display.images_} == {(0, highest)}
 
 
+def test_regions_have_their_p_values(detector, parts):
+    display = AnomalyMapDisplay.from_estimator(detector, parts.data, max_images=6)
+    for index, axes in enumerate(display.axes_.flat[:6]):
+        X = parts.data[int(display.names[index].removeprefix("image ")), None]
+        expected = detector.anomalous_regions(X).nlargest(3, "peak")["p_value"]
+        written = [text.get_text() for text in axes.texts]
+        assert written == [f"p = {p_value:.2g}" for p_value in expected]
+        for text in axes.texts:
+            assert 0 <= text.get_position()[0] <= 64
+            assert 0 <= text.get_position()[1] <= 64
+    assert display.axes_[0, 0].texts
+
+
+@pytest.mark.parametrize("kind", ["overlay", "map"])
+@pytest.mark.parametrize("threshold", [1.0, None])
+def test_what_is_not_inspected_is_hatched_and_in_the_legend(made, kind, threshold):
+    images, maps = made
+    seen = show(images, maps, threshold=threshold, kind=kind)
+    labels = [] if threshold is None else ["flagged"]
+    legend = seen.axes_[-1, 0].get_legend()
+    assert labels == ([] if legend is None else [text.get_text() for text in legend.get_texts()])
+    maps[1, :, :8] = maps[2] = np.nan  # of the third nothing is inspected
+    display = show(images, maps, threshold=threshold, kind=kind)
+    texts = display.axes_[-1, 0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == [*labels, "not inspected"]
+    assert titles(display)[0].startswith("image 2\nnot inspected")
+    assert threshold is None or titles(display)[0].endswith("anomalous")
+    shown = display.images_[display.names.index("image 1")].get_array()
+    if kind == "overlay":
+        changed = (shown != images[1]).any(axis=2)
+        assert changed[:, :8].all()
+        assert threshold is None or not changed[:, 20:].any()
+    display.figure_.canvas.draw()
+
+
 def test_a_peak_between_pixels_is_shown(rng):
     anomaly_map = np.zeros((40, 40))
     anomaly_map[21, 21] = 2.0

@@ -22,8 +22,17 @@ def test_what_is_good_is_grey_and_what_is_not_has_a_colour():
     assert (spread[3:] > 60).all()
 
 
-def test_what_is_not_inspected_is_white():
-    assert map_colours(np.array([[np.nan]]), 1.0).tolist() == [[[255, 255, 255]]]
+def test_what_is_not_inspected_is_hatched_and_nothing_else_is(rng):
+    image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    anomaly_map = np.zeros((30, 40))
+    anomaly_map[:, :20] = np.nan
+    for drawn in (map_colours(anomaly_map, 1.0), overlay(np.full_like(image, 9), anomaly_map, 1.0)):
+        colours, counts = np.unique(drawn[:, :20].reshape(-1, 3), axis=0, return_counts=True)
+        assert len(colours) == 2  # stripes and what is between them
+        assert np.ptp(lightness(colours)) > 40
+        assert counts.min() > 0.2 * counts.sum()
+        assert not (drawn[:, 20:, None] == colours).all(axis=3).any()
+    np.testing.assert_array_equal(overlay(image, anomaly_map, 1.0)[:, 20:], image[:, 20:])
 
 
 def test_an_overlay_leaves_good_places_as_they_are(rng):

@@ -52,3 +52,13 @@ def test_plain_features_and_places_off_the_grid_are_refused(gaussian, rng):
         show(PatchGaussian().fit(rng.normal(size=(20, 3))))
     with pytest.raises(ValueError, match=r"position=\(5, 0\) must be .* which is 5 x 6"):
         show(gaussian, position=(5, 0))
+
+
+def test_positions_without_a_gaussian_are_hatched(rng):
+    location, variances = rng.normal(size=(4, 5, 3)), rng.uniform(1, 2, size=(4, 5, 3))
+    location[:, :2] = variances[:, :2] = np.nan
+    display = PatchGaussianDisplay(location, variances).plot()
+    assert display.position[1] >= 2
+    assert np.isnan(display.image_.get_array().filled(np.nan)[:, :2]).all()
+    assert np.isfinite(display.overall_line_.get_ydata()).all()
+    assert display.axes_[0].get_title() == "hatched: not inspected"

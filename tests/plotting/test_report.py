@@ -1,9 +1,12 @@
 """The report: in headless Chromium where that is installed, and what can be told without."""
 
+import base64
+import io
 import json
 import re
 import shutil
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +16,7 @@ import skpadim
 from skpadim import InspectionReport, PadimDetector, UnreadableImageError
 from skpadim.datasets import make_defects
 from skpadim.metrics import evaluate
-from skpadim.plotting.report import _report
+from skpadim.plotting.report import _findings, _report
 
 ATTACK = "<script>alert(1)</script>.png"
 N_GOOD, N_UNSEEN = 24, 8  # the last good ones are not trained on
@@ -161,6 +164,72 @@ def test_drift_is_told(detector, parts):
     assert inverted["drift"].startswith("Drift: all 24 images score higher")
     assert "Which of them are good is not known" in inverted["drift"]
     assert inverted["drift"] in inverted["notes"]
+
+
+@pytest.fixture(scope="module")
+def aligned(parts):
+    """A detector that aligns, and images: some moved, the last beyond its limits."""
+    detector = PadimDetector("filter_bank", image_size=64, align="translation", random_state=0)
+    moved = [np.roll(image, 4, axis=0) for image in parts.data[22:27]]
+    return detector.fit(parts.data[:20]), np.stack([*moved, np.roll(parts.data[-1], 30, axis=1)])
+
+
+@pytest.fixture(scope="module")
+def aligned_report(aligned):
+    with pytest.warns(UserWarning, match="1 image cannot be aligned"):
+        return InspectionReport(*aligned)._render()
+
+
+def test_the_report_says_where_parts_lay_and_which_were_not_found(aligned, aligned_report):
+    detector, X = aligned
+    data, table = data_in(aligned_report), detector.aligner_.measure(X)
+    for row in data["rows"]:
+        measured = table.iloc[int(row["name"].split()[1])]
+        for name in ("dy", "dx", "angle", "scale", "peak", "aligned"):
+            assert row["alignment"][name] == pytest.approx(float(measured[name]), abs=1e-3)
+        assert row["unseen"] == bool(measured["aligned"])  # the other is scored as it lies
+    assert [row["name"] for row in data["rows"] if not row["alignment"]["aligned"]] == ["image 5"]
+    fit = dict(map(tuple, data["about"]))["Fit"]
+    assert fit["alignment"] == "translation"
+
+
+def test_maps_are_transparent_where_nothing_is_inspected(aligned, aligned_report):
+    detector, X = aligned
+    maps = detector.anomaly_map(X[:5])
+    for row in data_in(aligned_report)["rows"]:
+        index = int(row["name"].split()[1])
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["map"].split(",")[1]))))
+        if index < 5:
+            np.testing.assert_array_equal(picture[..., 1] == 0, np.isnan(maps[index]))
+
+
+def test_regions_are_those_of_the_detector(report, detector, inspected):
+    rows = {row["name"]: row for row in data_in(report._render())["rows"]}
+    for name, table in detector.anomalous_regions(inspected[0][:-1]).groupby("image"):
+        listed = rows[name.rpartition("/")[2] if ATTACK not in name else ATTACK]["regions"]
+        table = table.nlargest(9, "peak")
+        for column in ("top", "left", "bottom", "right", "area", "p_value"):
+            np.testing.assert_allclose([each[column] for each in listed], table[column])
+    assert sum(bool(row["regions"]) for row in rows.values()) > 3
+
+
+def test_what_is_not_inspected_at_all_has_no_score(detector, good, monkeypatch):
+    maps = detector.anomaly_map(good[:2])
+    maps[1] = np.nan
+    monkeypatch.setattr(_findings, "iter_maps_and_errors", lambda *_: [(maps, {})])
+    data = data_in(InspectionReport(detector, good[:2])._render())
+    assert data["unreadable"] == [["image 1", "has no pixel that is inspected."]]
+    assert len(data["rows"]) == 1
+
+
+def test_workers_say_where_parts_lay_too(aligned):
+    detector, X = aligned
+    shared = clone(detector).set_params(n_jobs=2, batch_size=2)
+    with joblib.parallel_config("threading"):
+        report = InspectionReport(
+            shared.set_params(contamination=0.1).fit(X[:5].repeat(2, 0)), X[:5]
+        )
+        assert all(row["alignment"]["peak"] > 0.8 for row in data_in(report._render())["rows"])
 
 
 @pytest.mark.parametrize(
@@ -380,6 +449,43 @@ def test_regions_are_coloured_above_the_threshold_alone(page, scores):
     wait_until(page, lambda: 0 < n_drawn() < of_model)
     set_threshold(page, scores.min() / 2)
     wait_until(page, lambda: n_drawn() > 320 * 240 / 2)
+
+
+def test_parts_that_were_not_aligned_are_told_and_found(browser, aligned_report, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(aligned_report, encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert "1 image could not be aligned" in page.locator("#notes").inner_text()
+    assert page.locator("#unseen-legend").is_visible()
+    assert page.locator("#gallery .unaligned").all_text_contents() == ["! not aligned"]
+    page.locator("#verdict").select_option("not aligned")
+    assert names(page) == ["image 5"]
+    page.locator("#gallery li:not([hidden]) button").click()
+    assert "Not aligned, and scored as it lies." in page.locator("#dialog-alignment").inner_text()
+    page.keyboard.press("Escape")
+    page.locator("#verdict").select_option("all")
+    page.locator("#order").select_option("name")
+    canvas = page.locator("#gallery canvas").first  # of a part four pixels lower, of 64
+    wait_until(page, lambda: canvas.evaluate("canvas => canvas.width") == 320)
+    alphas = canvas.evaluate(
+        "canvas => [2, 100].map(y => canvas.getContext('2d').getImageData(160, y, 1, 1).data[3])"
+    )
+    assert alphas == [128, 0]  # hatched, and as it was
+    page.close()
+
+
+def test_regions_are_listed_at_the_model_s_threshold(page, detector, scores):
+    button, listed = page.locator("#gallery button").first, page.locator("#dialog-regions li")
+    button.click()
+    assert listed.count() > 0
+    assert re.fullmatch(r"\d+ pixels, \d+ wide and \d+ high, p = 0.0\d+", listed.first.inner_text())
+    assert page.locator("#dialog-alignment").inner_text() == ""  # it does not align
+    page.keyboard.press("Escape")
+    set_threshold(page, scores.max() / 2)
+    button.click()
+    assert not listed.first.is_visible()
+    page.keyboard.press("Escape")
 
 
 def test_an_image_is_enlarged_by_keyboard_and_closed(page):

@@ -59,14 +59,15 @@ function paint(canvas, { row, width, height, map, seen, mask }, line) {
 function paintBoxes(context, { row, width, height }) {
   const [across, down] = [width / row.size[1], height / row.size[0]];
   const strokes = [["#000", 4], ["#fff", 2]];
-  context.font = "bold 22px system-ui, sans-serif";
+  const unit = width / context.canvas.clientWidth; // of the screen, in pixels of the canvas
+  context.font = `bold ${14 * unit}px system-ui, sans-serif`;
   row.regions.forEach(({ top, left, bottom, right }, index) => {
     const box = [left * across, top * down, (right - left) * across, (bottom - top) * down];
     for (const [strokeStyle, lineWidth] of strokes) {
       Object.assign(context, { strokeStyle, lineWidth });
       context.strokeRect(...box);
     }
-    const place = [index + 1, box[0] + 4, box[1] > 30 ? box[1] - 7 : box[1] + box[3] + 24];
+    const place = [index + 1, box[0] + 3 * unit, box[1] > 20 * unit ? box[1] - 5 * unit : box[1] + 16 * unit];
     Object.assign(context, { strokeStyle: "#000", lineWidth: 4, fillStyle: "#fff" });
     context.strokeText(...place);
     context.fillText(...place);
