@@ -63,7 +63,7 @@ if (data.unmasked.length) {
 }
 const unaligned = rows.filter(isUnaligned).map((row) => row.name);
 if (unaligned.length) {
-  note(list(`${count(unaligned.length, "image")} could not be aligned: scored without`, unaligned));
+  note(list(`${count(unaligned.length, "image")} could not be aligned: scored unaligned`, unaligned));
 }
 $("drift").textContent = data.drift ?? "";
 for (const [title, table] of data.about) {
