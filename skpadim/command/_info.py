@@ -66,7 +66,7 @@ def _changed_parameters(detector):
     """Parameters that are not the defaults, as they would be written."""
     defaults, told = (
         type(detector)().get_params(),
-        ("backbone", "contamination", "calibration", "verbose"),
+        ("backbone", "contamination", "calibration", "roi", "verbose"),
     )
     return ", ".join(
         f"{name}={value!r}"

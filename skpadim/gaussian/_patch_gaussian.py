@@ -619,6 +619,16 @@ def variances_in(gaussian: PatchGaussian) -> np.ndarray:
     return variances.reshape(shape)
 
 
+def on_grid(gaussian: PatchGaussian, values: np.ndarray) -> np.ndarray:
+    """Values (..., n) of the positions on the whole grid (height, width, n), NaN where is none."""
+    grid = gaussian._grid
+    if grid.all():
+        return values
+    whole = np.full((*grid.shape, values.shape[-1]), np.nan)
+    whole[grid] = values.reshape(-1, values.shape[-1])
+    return whole
+
+
 def _normal_samples(X, y, groups=None, any_y=True):
     """The samples that are not labelled -1, their groups, and what the groups are called."""
     names = None

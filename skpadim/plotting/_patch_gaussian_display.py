@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skpadim.gaussian._patch_gaussian import variances_in
+from skpadim.gaussian._patch_gaussian import on_grid, variances_in
 from skpadim.plotting._axes import NOT_INSPECTED, grid_of_axes, import_pyplot
 
 
@@ -95,7 +95,8 @@ class PatchGaussianDisplay:
         import_pyplot(f"{cls.__name__}.from_estimator")
         last = detector.steps[-1][1] if hasattr(detector, "steps") else detector
         gaussian = getattr(last, "gaussian_", last)
-        display = cls(gaussian.location_, variances_in(gaussian), position=position)
+        values = gaussian.location_, variances_in(gaussian)
+        display = cls(*(on_grid(gaussian, each) for each in values), position=position)
         return display.plot(ax, **kwargs)
 
     def plot(self, ax=None, *, cmap="cividis"):
