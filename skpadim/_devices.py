@@ -11,10 +11,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from skpadim._file_memory import empty_in_file
+
 # The device that each estimator's user was told is missing.
 _told: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
 # Where torch's own tensors begin: at a multiple of a line of the caches.
 _ALIGNMENT = 64
+_LEAST_BYTES_IN_FILE = 64 * 2**20
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -136,8 +139,11 @@ def empty(
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    in_file: bool = False,
 ) -> torch.Tensor:
     """As :func:`torch.empty`, in memory that is quick to write for the first time.
+
+    On a CPU a large tensor may be `in_file`, see `_file_memory`.
 
     The system clears each page of new memory when it is first written. NumPy asks Linux for pages
     of 2 MiB, torch takes those of 4 KiB, which are quicker to clear one by one but far more.
@@ -145,6 +151,8 @@ def empty(
     if torch.device(device).type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     n_bytes = math.prod(shape) * dtype.itemsize
+    if in_file and n_bytes > _LEAST_BYTES_IN_FILE:
+        return empty_in_file(tuple(shape), dtype)
     memory = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return torch.from_numpy(memory[start : start + n_bytes]).view(dtype).view(*shape)

@@ -108,6 +108,14 @@ class PadimDetector(
         list of corners (x, y) in pixels of the training images. With `align` it lies where the
         reference has it. The network sees the region on a ground of its mean colour, so that
         nothing outside has any influence.
+    tile_size : int or (height, width) or None, default=None
+        For small defects in large photographs: the network sees tiles of this many pixels of an
+        image of `image_size`, one after the other, which overlap by 64 pixels or half. There is a
+        Gaussian for each place of the whole image, and one map of it, as without tiles. What is
+        learned lies in temporary files and is worked on in parts, so that 12 megapixels take
+        less than 6 GB; see the guide, "Large images". Sizes must be multiples of the stride of the
+        coarsest layer. `n_jobs` has no effect, and Gaussians are computed on the CPU. 256 to 512
+        are usual.
     regularization : float or "auto", default=0.01
         The paper's ε: added to the diagonal of each covariance, in the features' units squared.
         "auto" chooses it from the samples' covariances (oracle approximating shrinkage, OAS
@@ -265,6 +273,7 @@ class PadimDetector(
         keep_aspect_ratio=False,
         align=None,
         roi=None,
+        tile_size=None,
         regularization=0.01,
         sharing="position",
         sigma=4.0,
@@ -289,6 +298,7 @@ class PadimDetector(
         self.keep_aspect_ratio = keep_aspect_ratio
         self.align = align
         self.roi = roi
+        self.tile_size = tile_size
         self.regularization = regularization
         self.sharing = sharing
         self.sigma = sigma
@@ -727,7 +737,7 @@ def make_embedder(detector: PadimDetector) -> PatchEmbedder:
 def map_maker(detector: PadimDetector) -> MapMaker:
     """All that scoring by a fitted detector needs, for the device that is asked for."""
     embedder = detector._fitted_embedder()
-    device = resolve_device(embedder.device)
+    device = resolve_device(embedder.device if embedder.tile_size is None else "cpu")
     dtype = torch.float32 if detector.precision == "float32" else torch.bfloat16
     whitening = whitening_in(detector.gaussian_, device, dtype)
     return MapMaker(embedder, whitening, float(detector.sigma))

@@ -130,11 +130,14 @@ def _stream_moments(embedder, images, description, sharing):
         for batch in embedder.iter_embeddings(images, description):
             moments = _add(moments, patch_moments(flat(batch)))
         return Learned(moments, image_digests(images.items))
-    batch_size = int(embedder.batch_size)
+    batch_size = embedder.images_at_a_time
     fitting = _max_embeddings_bytes(embedder) // _bytes_per_image(embedder)
+    if embedder.tile_size is not None:  # whose buffer is in a file
+        fitting = len(images)
     n_rows = min(len(images), embedder.n_features_out_, fitting)
     # Whole batches: when it is full, the next batch is written from the first row on.
-    buffer = embedder.new_embeddings(batch_size * max(1, n_rows // batch_size))
+    n_rows = batch_size * max(1, n_rows // batch_size)
+    buffer = embedder.new_embeddings(n_rows, are_kept=True)
     filled = 0
     for batch in embedder.iter_embeddings(images, description, out=buffer):
         filled += len(batch)
@@ -208,8 +211,10 @@ class MapMaker:
         """
         done = 0
         for embeddings, errors in self.embedder.iter_with_errors(images, description):
-            self.measure = self.measure.to(embeddings.device)
             stop = done + len(embeddings)
+            if self.embedder.tile_size is not None:  # whose Gaussians may be too large for a GPU
+                embeddings = embeddings.cpu()
+            self.measure = self.measure.to(embeddings.device)
             distances = self.measure.distances(flat(embeddings))
             maps, done = self._maps(distances, images, done), stop
             if errors:  # said anew, as loops need not keep what is not a number
@@ -227,7 +232,7 @@ class MapMaker:
 
     def scores_of_distances(self, distances: torch.Tensor, images: Images) -> np.ndarray:
         """Scores (n_samples,) of distances (n_samples, n_positions) of images."""
-        size = int(self.embedder.batch_size)
+        size = self.embedder.images_at_a_time
         starts = range(0, len(distances), size)
         maps = (self._maps(distances[start : start + size], images, start) for start in starts)
         return _scores(maps, len(distances))
@@ -406,7 +411,9 @@ def flat(embeddings: torch.Tensor) -> torch.Tensor:
 
 def _count_workers(images, embedder, n_jobs):
     """Number of workers that there is work for."""
-    return count_workers(n_jobs) if len(images) > embedder.batch_size else 1
+    if embedder.tile_size is not None or len(images) <= embedder.batch_size:
+        return 1
+    return count_workers(n_jobs)
 
 
 def batch_and_unit(embedder: PatchEmbedder) -> tuple[int, int]:

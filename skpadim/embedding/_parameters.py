@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from skpadim.images._sizes import pair_of
+
 EMBEDDING_CONSTRAINTS = {
     "backbone": "no_validation",  # checked where it is loaded, with the names that are known
     "weights": "no_validation",
@@ -20,6 +22,7 @@ EMBEDDING_CONSTRAINTS = {
     "keep_aspect_ratio": ["boolean"],
     "align": [StrOptions({"translation", "rigid", "similarity"}), HasMethods(["measure"]), None],
     "roi": "no_validation",  # checked where it is read
+    "tile_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16", "float16"})],
@@ -42,6 +45,7 @@ MODEL_PARAMETERS = (
     "keep_aspect_ratio",
     "align",
     "roi",
+    "tile_size",
     "precision",
 )
 
@@ -105,3 +109,28 @@ def check_input_size(whole, size, crop_size, backbone, layers):
             f"{name}={value!r}: {backbone.name} cannot take images of {size[0]} x {size[1]} "
             f"pixels. Use {name}={choices}, the nearest that it takes."
         )
+
+
+def check_tile_size(tile_size, size, backbone, layers):
+    """The parameter `tile_size` as (height, width), each at most the input's."""
+    tile = tuple(map(min, pair_of(tile_size, "tile_size"), size))
+    step = backbone.layers[layers[-1]].stride
+    for name, sides in (("image_size (after crop_size)", size), ("tile_size", tile)):
+        if any(side % step for side in sides):
+            near = tuple(max(step, round(side / step) * step) for side in sides)
+            raise ValueError(
+                f"{name} is {sides[0]} x {sides[1]}: with tile_size, both sides must be multiples "
+                f"of {step}, the stride of {layers[-1]} of {backbone.name}, as {near}."
+            )
+    if min(tile) < 2 * step and tile != size:
+        raise ValueError(
+            f"tile_size={tile_size!r} is less than {2 * step}, twice the stride of {layers[-1]} of "
+            f"{backbone.name}: make it larger. 256 to 512 are usual."
+        )
+    near = backbone.sizes_near(tile, layers)
+    if tile not in near:
+        raise ValueError(
+            f"tile_size={tile_size!r}: {backbone.name} cannot take images of {tile[0]} x {tile[1]} "
+            f"pixels. Use {' or '.join(map(str, near))}, the nearest that it takes."
+        )
+    return tile

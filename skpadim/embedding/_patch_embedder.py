@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._devices import available_device, empty, resolve_device
 from skpadim._documentation import DocumentedMixin
+from skpadim._file_memory import let_pages_go
 from skpadim._persistence import VersionedStateMixin
 from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
@@ -28,9 +29,10 @@ from skpadim.embedding._parameters import (
     MODEL_PARAMETERS,
     check_input_size,
     check_n_features,
+    check_tile_size,
     check_unchanged,
 )
-from skpadim.embedding._window import seen_of, whole_window, window_around
+from skpadim.embedding._window import seen_of, tiles_of, whole_window, window_around
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
@@ -44,6 +46,11 @@ from skpadim.images._roi import cells_of, read_roi
 from skpadim.images._sizes import sizes_of
 from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
+
+# Of images that are worked on together, with tiles; and what the pixels of one take: those of it
+# and of images that are read ahead, and its map.
+_MAX_BYTES_AT_A_TIME = 2**31
+_BYTES_PER_PIXEL = 17
 
 
 class PatchEmbedder(
@@ -91,6 +98,10 @@ class PatchEmbedder(
     roi : array, path, PIL image, list of polygons or None, default=None
         Region of interest: patches that lie outside have no embedding. As of
         :class:`PadimDetector`.
+    tile_size : int or (height, width) or None, default=None
+        Show the network tiles of this many pixels, one after the other, which overlap by 64 or
+        half: for large images. Sizes must be multiples of the coarsest layer's stride then. None
+        shows it the image whole.
     batch_size : int, default=32
         Images that go through the network at a time. It bounds the memory, and changes results
         by rounding only.
@@ -183,6 +194,7 @@ class PatchEmbedder(
         keep_aspect_ratio=False,
         align=None,
         roi=None,
+        tile_size=None,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -201,6 +213,7 @@ class PatchEmbedder(
         self.keep_aspect_ratio = keep_aspect_ratio
         self.align = align
         self.roi = roi
+        self.tile_size = tile_size
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -225,6 +238,8 @@ class PatchEmbedder(
         self : PatchEmbedder
         """
         self._validate_params()
+        if self.tile_size is not None and self.memory is not None:
+            raise ValueError("memory keeps no features of tiles: leave memory or tile_size out.")
         images = None if X is None else Images(X)
         if self.keep_aspect_ratio and images is None:
             raise ValueError("keep_aspect_ratio=True: fit needs X, whose proportions are kept.")
@@ -240,15 +255,24 @@ class PatchEmbedder(
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
-        check_input_size(size, crop, self.crop_size, backbone, layers)
-        grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
+        if self.tile_size is None:
+            check_input_size(size, crop, self.crop_size, backbone, layers)
+            grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
+        else:
+            tile = check_tile_size(self.tile_size, crop, backbone, layers)
+            grid = tuple(side // backbone.layers[layers[0]].stride for side in crop)
         aligner = None if self.align is None else self._new_aligner(size).fit(X)
         roi = None if self.roi is None else self._read_roi(images, size, crop)
-        window = whole_window(crop, np.ones(grid, dtype=bool))
-        inspected = window.cells
+        inspected = np.ones(grid, dtype=bool)
         if roi is not None:
-            window = window_around(roi, backbone, layers, grid)
             inspected = cells_of(torch.from_numpy(roi)[None], grid)[0].numpy()
+        if self.tile_size is not None:
+            step = backbone.layers[layers[-1]].stride
+            windows = tiles_of(crop, tile, inspected, step)
+        elif roi is not None:
+            windows = [window_around(roi, inspected, backbone, layers)]
+        else:
+            windows = [whole_window(crop, inspected)]
 
         self.backbone_ = backbone.name
         self.layers_ = layers
@@ -256,7 +280,7 @@ class PatchEmbedder(
         self.n_features_out_ = n_features
         self.image_size_, self.input_size_, self.grid_ = size, crop, grid
         self._proportions, self.aligner_ = proportions, aligner
-        self.roi_, self.inspected_, self._window = roi, inspected, window
+        self.roi_, self.inspected_, self._windows = roi, inspected, windows
         for attribute in ("feature_indices_", "projection_", "_network_digest"):
             vars(self).pop(attribute, None)
         if self.memory is None:
@@ -389,12 +413,26 @@ class PatchEmbedder(
         return read_roi(self.roi, sizes, size, crop)
 
     def new_embeddings(
-        self, n_images: int, device: torch.device | str | None = None
+        self, n_images: int, device: torch.device | str | None = None, *, are_kept: bool = False
     ) -> torch.Tensor:
-        """Memory for embeddings (n_images, height, width, n_features), by default on the device."""
-        device = device or self._device()
+        """Memory for embeddings (n_images, height, width, n_features), by default on the device.
+
+        Those of tiles that `are_kept` lie in a file, if there are many.
+        """
+        in_file = are_kept and self.tile_size is not None
+        device = "cpu" if in_file else device or self._device()
         shape = self.grid_ if self.inspected_.all() else (1, self.n_positions)
-        return empty((n_images, *shape, self.n_features_out_), device=device)
+        shape = (n_images, *shape, self.n_features_out_)
+        return empty(shape, device=device, in_file=in_file)
+
+    @property
+    def images_at_a_time(self) -> int:
+        """`batch_size`; with tiles no more than there is room for."""
+        if self.tile_size is None:
+            return int(self.batch_size)
+        n_pixels = self.input_size_[0] * self.input_size_[1]
+        n_bytes = 4 * self.n_positions * self.n_features_out_ + _BYTES_PER_PIXEL * n_pixels
+        return min(int(self.batch_size), max(1, _MAX_BYTES_AT_A_TIME // n_bytes))
 
     @property
     def n_positions(self) -> int:
@@ -427,7 +465,7 @@ class PatchEmbedder(
         """
         device = self._device()
         in_place = out is None or out.device.type == device.type == "cpu"
-        out = self.new_embeddings(len(images), device) if out is None else out
+        out = self.new_embeddings(len(images), device, are_kept=True) if out is None else out
         filled = 0
         for batch in self.iter_embeddings(images, description, out=out if in_place else None):
             if not in_place:
@@ -480,7 +518,7 @@ class PatchEmbedder(
         """As :meth:`iter_embeddings`; in place of warnings, errors by their place in the batch."""
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
-        parts = image_parts(X, int(self.batch_size), on_error)
+        parts = image_parts(X, self.images_at_a_time, on_error)
         device = self._device()
         rows = None if out is None else _RowsInTurn(out)
         with progress_of(count_images(parts), description, self.verbose) as progress:
@@ -488,7 +526,7 @@ class PatchEmbedder(
                 images.proportions = self._proportions
                 images.align_by(self.aligner_)
                 if rows is None:
-                    n_rows = min(len(images), int(self.batch_size))
+                    n_rows = min(len(images), self.images_at_a_time)
                     rows = _RowsInTurn(self.new_embeddings(n_rows, device))
                 done = 0
                 for embeddings in self._iter_batches(images, device, rows):
@@ -519,9 +557,11 @@ class PatchEmbedder(
         embeddings : tensor of shape (n_samples, grid_height, grid_width, n_features), float32
         """
         embeddings = self.new_embeddings(len(pixels), device) if out is None else out
-        network = self._network_on(device, self.layers_, narrow=True)
-        for rows, maps in iter_maps(network, seen_of(pixels, self._window, self.roi_), device):
-            self._join(self._reduce(maps), embeddings[rows])
+        for window in self._windows:
+            network = self._network_on(device, self.layers_, window, narrow=True)
+            for rows, maps in iter_maps(network, seen_of(pixels, window, self.roi_), device):
+                self._join(self._reduce(maps), embeddings[rows], window)
+            let_pages_go()
         return embeddings
 
     def _iter_batches(self, images, device, rows):
@@ -530,7 +570,7 @@ class PatchEmbedder(
             yield from self._iter_remembered(images, device, rows)
             return
         sizes = self.image_size_, self.input_size_
-        batches = image_batches(images, int(self.batch_size), *sizes, device)
+        batches = image_batches(images, self.images_at_a_time, *sizes, device)
         for pixels in batches:
             yield self.embed(pixels, device, rows.take(len(pixels)))
 
@@ -550,9 +590,11 @@ class PatchEmbedder(
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
 
+        (window,) = self._windows  # of tiles none are kept
+
         def compute(pixels):
-            network = self._network_on(device, kept, narrow=False)
-            for part, maps in iter_maps(network, seen_of(pixels, self._window, self.roi_), device):
+            network = self._network_on(device, kept, window, narrow=False)
+            for part, maps in iter_maps(network, seen_of(pixels, window, self.roi_), device):
                 yield part, dict(zip(names.values(), maps, strict=True))
 
         batches = iter_cached(
@@ -566,7 +608,7 @@ class PatchEmbedder(
         )
         for layers in batches:
             layers = [maps.to(device) for maps in layers]
-            yield self._join(layers, rows.take(len(layers[0])))
+            yield self._join(layers, rows.take(len(layers[0])), window)
 
     def _features_by_layer(self):
         """Share of each layer of the features; made anew after unpickling."""
@@ -580,17 +622,20 @@ class PatchEmbedder(
         layers = zip(self._features.values(), maps, strict=True)
         return [features.of(layer_maps, threads=threads) for features, layer_maps in layers]
 
-    def _join(self, reduced, embeddings):
-        add = self.projection == "semi_orthogonal"
-        cells = self._window.cells
-        if cells.all():
-            return join(reduced, embeddings.view(len(embeddings), *cells.shape, -1), add=add)
+    def _join(self, reduced, embeddings, window):
+        """Write the embeddings of the patches that are wanted of a window; returns all."""
+        add, cells = self.projection == "semi_orthogonal", window.cells
+        flat = embeddings.view(len(embeddings), -1, self.n_features_out_)
+        if window.places is None and cells.all():
+            join(reduced, flat.unflatten(1, cells.shape), add=add)
+            return embeddings
         whole = embeddings.new_empty((len(embeddings), *cells.shape, self.n_features_out_))
         join(reduced, whole, add=add)
-        wanted = torch.from_numpy(np.flatnonzero(cells)).to(whole.device)
-        return embeddings.copy_(whole.flatten(1, 2).index_select(1, wanted)[:, None])
+        places = slice(None) if window.places is None else torch.from_numpy(window.places)
+        flat[:, places] = whole[:, torch.from_numpy(cells).to(whole.device)]
+        return embeddings
 
-    def _network_on(self, device, layers, narrow):
+    def _network_on(self, device, layers, window, narrow):
         """The network ready on a device; if `narrow`, the last layer with what is kept of it."""
         return ready_network(
             self._network,
@@ -598,7 +643,7 @@ class PatchEmbedder(
             device,
             self.precision,
             compile=self.compile,
-            width=self._window.columns.stop - self._window.columns.start,
+            width=window.columns.stop - window.columns.start,
             channels=self._features[layers[-1]].channels if narrow else None,
         )
 

@@ -1,4 +1,4 @@
-"""What does the network see of its input, and of which patches are embeddings wanted?"""
+"""What does the network see of its input at a time, and of which patches are embeddings wanted?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 import torch
 
 from skpadim.backbones._backbone import Backbone
-from skpadim.images._roi import cells_of
+
+# Pixels that tiles have in common with the next one: a patch is taken from the tile that shows more
+# of what is around it.
+_OVERLAP = 64
 
 
 class Window(NamedTuple):
@@ -17,27 +20,30 @@ class Window(NamedTuple):
     rows: slice  # of pixels
     columns: slice
     cells: np.ndarray  # bool, of the grid that the network makes of this part
+    places: np.ndarray | None = None  # of these patches among all that are wanted; None is all
 
 
-def whole_window(size: tuple[int, int], cells: np.ndarray) -> Window:
+def whole_window(size: tuple[int, int], inspected: np.ndarray) -> Window:
     """All of an input of some size."""
-    return Window(slice(0, size[0]), slice(0, size[1]), cells)
+    return Window(slice(0, size[0]), slice(0, size[1]), inspected)
 
 
-def window_around(roi: np.ndarray, backbone: Backbone, layers: tuple[str, ...], grid) -> Window:
+def window_around(
+    roi: np.ndarray, inspected: np.ndarray, backbone: Backbone, layers: tuple[str, ...]
+) -> Window:
     """The smallest part of the input that has all of a region, as the network can take it."""
-    size, step = roi.shape, backbone.layers[layers[-1]].stride
-    cells = cells_of(torch.tensor(roi)[None], grid)[0].numpy()
-    rows, columns = (_span(roi.any(axis=1 - axis), step, size[axis]) for axis in (0, 1))
-    window = rows.stop - rows.start, columns.stop - columns.start
-    if window in backbone.sizes_near(window, layers):
-        stride = backbone.layers[layers[0]].stride
+    step, stride = backbone.layers[layers[-1]].stride, backbone.layers[layers[0]].stride
+    rows, columns = (
+        _span(roi.any(axis=1 - axis), step, length) for axis, length in enumerate(roi.shape)
+    )
+    size = rows.stop - rows.start, columns.stop - columns.start
+    if size in backbone.sizes_near(size, layers):
         top, left = rows.start // stride, columns.start // stride
-        height, width = backbone(torch.zeros(1, 3, *window), layers[:1])[0].shape[2:]
-        inside = cells[top : top + height, left : left + width]
-        if inside.shape == (height, width) and inside.sum() == cells.sum():
-            return Window(rows, columns, inside)
-    return whole_window(size, cells)
+        height, width = backbone(torch.zeros(1, 3, *size), layers[:1])[0].shape[2:]
+        cells = inspected[top : top + height, left : left + width]
+        if cells.shape == (height, width) and cells.sum() == inspected.sum():
+            return Window(rows, columns, cells)
+    return whole_window(roi.shape, inspected)
 
 
 def _span(is_inside, step, length):
@@ -47,17 +53,59 @@ def _span(is_inside, step, length):
     return slice(int(start), int(min(stop, length)))
 
 
+def tiles_of(
+    size: tuple[int, int], tile_size: tuple[int, int], inspected: np.ndarray, step: int
+) -> list[Window]:
+    """Tiles that overlap, each with the patches that lie nearest to its centre; none without any.
+
+    Sizes and the tiles' places are multiples of `step`.
+    """
+    numbers = np.cumsum(inspected).reshape(inspected.shape) - 1
+    strides = [length // n for length, n in zip(size, inspected.shape, strict=True)]
+    axes = (
+        _axis_of_tiles(length, tile, step, stride)
+        for length, tile, stride in zip(size, tile_size, strides, strict=True)
+    )
+    tiles = []
+    all_rows, all_columns = axes
+    for rows, wanted_rows in all_rows:
+        for columns, wanted_columns in all_columns:
+            wanted = np.zeros_like(inspected)
+            wanted[wanted_rows, wanted_columns] = inspected[wanted_rows, wanted_columns]
+            here = tuple(
+                slice(part.start // stride, part.stop // stride)
+                for part, stride in zip((rows, columns), strides, strict=True)
+            )
+            if wanted.any():
+                tiles.append(Window(rows, columns, wanted[here], numbers[wanted]))
+    return tiles
+
+
+def _axis_of_tiles(length, tile, step, stride):
+    """Pixels of the tiles along an axis, evenly spread, and the cells that are wanted of each."""
+    tile = min(tile, length)
+    overlap = min(_OVERLAP, tile // 2)
+    n_tiles = 1 + -(-(length - tile) // max(step, (tile - overlap) // step * step))
+    starts = np.linspace(0, (length - tile) // step, n_tiles).round().astype(int) * step
+    ends = starts + tile
+    # Between two tiles, in the middle of what they have in common.
+    borders = [0, *((starts[1:] + ends[:-1]) // (2 * step) * step), length]
+    return [
+        (slice(int(start), int(end)), slice(int(first) // stride, int(last) // stride))
+        for start, end, first, last in zip(starts, ends, borders[:-1], borders[1:], strict=True)
+    ]
+
+
 def seen_of(pixels: torch.Tensor, window: Window, roi: np.ndarray | None) -> torch.Tensor:
     """What the network sees of pixels (n_samples, 3, height, width).
 
-    Of an image its region alone, surrounded by the mean colour of that: what lies outside cannot
-    play any part then.
+    Of a region of interest, the region alone on a ground of its mean colour: what lies outside
+    cannot play any part then.
     """
+    seen = pixels[..., window.rows, window.columns]
     if roi is None:
-        return pixels
-    where = window.rows, window.columns
-    seen = pixels[..., where[0], where[1]].clone()
-    inside = torch.tensor(roi[where]).to(seen.device)
+        return seen
+    seen, inside = seen.clone(), torch.tensor(roi[window.rows, window.columns]).to(seen.device)
     mean = seen[..., inside].mean(dim=-1, keepdim=True, dtype=torch.float32)
     seen[..., ~inside] = (mean.round() if seen.dtype == torch.uint8 else mean).to(seen.dtype)
     return seen

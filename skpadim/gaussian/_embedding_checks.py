@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.utils.validation import check_array, validate_data
 
 from skpadim._arrays import check_dense
+from skpadim._file_memory import note_map
 
 # Between these are the largest absolute values whose squares, multiplied and divided by variances
 # and summed, do not overflow or vanish.
@@ -79,9 +82,16 @@ def _check_squares(X):
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Tensor that shares memory with an array, unless torch cannot (memory maps, flips)."""
-    shareable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(array if shareable else array.copy())
+    """Tensor that shares memory with an array, unless torch cannot (flips)."""
+    note_map(array)
+    shareable = array.flags.writeable or isinstance(array, np.memmap)  # which nothing writes to
+    if not shareable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
+from skpadim._file_memory import in_turn, let_pages_go
 from skpadim._numba_cache import name_in_cache
 from skpadim._thread_limits import threads_limited
 
@@ -36,8 +37,10 @@ _LARGE_BLOCK_BYTES = 64 * 2**20
 _GPU_BLOCK_BYTES = 512 * 2**20
 # Work on so little memory is done before a thread has begun.
 _TINY_BYTES = 2**18
-# Ranges of positions for each thread: more than one, so that all end at about the same time.
+# Ranges of positions for each thread: more than one, so that all end at about the same time; and no
+# more of what may lie in a file than fits in memory with ease.
 _RANGES_PER_THREAD = 8
+_LARGE_RANGE_BYTES = 256 * 2**20
 
 _limiting = threading.Lock()
 
@@ -60,7 +63,10 @@ def lower_triangles(matrices: torch.Tensor) -> torch.Tensor:
 def diagonals(triangles: torch.Tensor) -> torch.Tensor:
     """Diagonals (n_matrices, n) of the matrices of :func:`lower_triangles`."""
     steps = torch.arange(triangle_rows(triangles.shape[1]), device=triangles.device)
-    return triangles[:, steps * (steps + 3) // 2]
+    diagonals = triangles.new_empty((len(triangles), len(steps)))
+    for block in large_blocks(len(triangles), triangles[0].nbytes, triangles.device):
+        diagonals[block] = triangles[block, steps * (steps + 3) // 2]
+    return diagonals
 
 
 def lower_matrices(triangles: torch.Tensor) -> torch.Tensor:
@@ -201,30 +207,33 @@ def each_block(
     blocks = _blocks(n_positions, bytes_per_position, limit)
     n_threads = torch.get_num_threads()
     if not threads or device.type != "cpu":
-        for block in blocks:
+        for block in in_turn(blocks):
             work(block)
     elif n_threads == 1 or len(blocks) == 1:
         with blas_threads(n_threads):
-            for block in blocks:
+            for block in in_turn(blocks):
                 work(block)
     else:
 
         def work_alone(block):
             with threads_limited(1):
                 work(block)
+            let_pages_go()
 
         with blas_threads(1), ThreadPoolExecutor(min(n_threads, len(blocks))) as pool:
             for _ in pool.map(work_alone, blocks):
                 pass  # raises what a block has raised
 
 
-def large_blocks(n_positions: int, bytes_per_position: int, device: torch.device) -> list[slice]:
+def large_blocks(
+    n_positions: int, bytes_per_position: int, device: torch.device
+) -> Iterator[slice]:
     """Slices of positions, for work of several steps that are each shared out by themselves.
 
     `bytes_per_position` is the size of what passes from one step to the next.
     """
     limit = _LARGE_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
-    return _blocks(n_positions, bytes_per_position, limit)
+    return in_turn(_blocks(n_positions, bytes_per_position, limit))
 
 
 def _blocks(n_positions, bytes_per_position, limit):
@@ -244,15 +253,17 @@ def run_kernel(name: str, n_positions: int, *arguments) -> bool:
     kernel = None if any(each is None for each in arrays) else _compiled_for(name, arrays)
     if kernel is None:
         return False
-    n_threads = torch.get_num_threads()
-    if n_threads == 1 or sum(getattr(each, "nbytes", 0) for each in arrays) < _TINY_BYTES:
+    n_threads, n_bytes = torch.get_num_threads(), sum(getattr(each, "nbytes", 0) for each in arrays)
+    if n_bytes < _TINY_BYTES or (n_threads == 1 and n_bytes <= _LARGE_RANGE_BYTES):
         kernel(*arrays, 0, n_positions)
         return True
-    size, taken = -(-n_positions // (_RANGES_PER_THREAD * n_threads)), count()
+    n_ranges = max(_RANGES_PER_THREAD * n_threads, n_bytes // _LARGE_RANGE_BYTES)
+    size, taken = -(-n_positions // n_ranges), count()
 
     def work():
         while (start := size * next(taken)) < n_positions:
             kernel(*arrays, start, min(start + size, n_positions))
+            let_pages_go()
 
     try:
         others = [_pool(n_threads, os.getpid()).submit(work) for _ in range(n_threads - 1)]

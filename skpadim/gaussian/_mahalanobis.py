@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from skpadim._devices import empty
+from skpadim._file_memory import is_in_file
 from skpadim.gaussian._linalg import (
     check_digits,
     cholesky,
@@ -178,7 +179,7 @@ def whitening_factors(
     computed in float64, and stay it if `dtype` has too few digits. A LinAlgError says that a
     covariance is not positive definite, or that float64 has too few digits for it.
     """
-    factors = new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter.device)
+    factors = new_factors(len(scatter), triangle_rows(scatter.shape[1]), dtype, scatter)
     _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization)
     variances = diagonals(scatter) / degrees_of_freedom
     if not _has_digits(factors, variances, regularization):
@@ -234,7 +235,7 @@ def exact_triangles(rows: torch.Tensor, mean: torch.Tensor, regularization: floa
     1e20 times it, whereas in sums of squares it keeps none beside those of 1e16 times it.
     """
     n_samples, n_positions, n_features = rows.shape
-    factors = new_factors(n_positions, n_features, torch.float64, rows.device)
+    factors = new_factors(n_positions, n_features, torch.float64, rows)
     ridge = torch.eye(n_features, dtype=torch.float64, device=rows.device) * regularization**0.5
 
     def factorise(block):
@@ -257,7 +258,7 @@ def triangles_of_samples(
 ) -> torch.Tensor:
     """As :func:`whitening_factors` of the samples' scatters, of which few are held at a time."""
     n_samples, n_positions, n_features = rows.shape
-    factors = new_factors(n_positions, n_features, dtype, rows.device)
+    factors = new_factors(n_positions, n_features, dtype, rows)
     for block in large_blocks(n_positions, 8 * triangle_size(n_features), rows.device):
         scatter = Moments.of(rows[:, block]).scatter
         _write_inverse_factors(factors[block], scatter, n_samples - 1, regularization)
@@ -277,9 +278,10 @@ def low_rank_factors(
     """``L⁻¹ X``, or ``L⁻¹``, of :class:`LowRankWhitening`, in `dtype`; up to ``L⁻¹`` in float64."""
     n_samples, n_positions, n_features = rows.shape
     if with_samples:
-        factors = empty((n_positions, n_samples, n_features), dtype, rows.device)
+        shape = n_positions, n_samples, n_features
+        factors = empty(shape, dtype, rows.device, in_file=is_in_file(rows))
     else:
-        factors = new_factors(n_positions, n_samples, dtype, rows.device)
+        factors = new_factors(n_positions, n_samples, dtype, rows)
     ridge = regularization * (n_samples - 1)
 
     def invert(block):
@@ -359,10 +361,10 @@ def low_rank_distances(
     return distances
 
 
-def new_factors(n_positions, n, dtype, device):
-    """Memory for the factors of a :class:`Whitening`."""
-    shape = (triangle_size(n),) if device.type == "cpu" else (n, n)
-    return empty((n_positions, *shape), dtype, device)
+def new_factors(n_positions: int, n: int, dtype: torch.dtype, beside: torch.Tensor):
+    """Memory for the factors of a :class:`Whitening`, where a tensor lies that they are made of."""
+    shape = (triangle_size(n),) if beside.device.type == "cpu" else (n, n)
+    return empty((n_positions, *shape), dtype, beside.device, in_file=is_in_file(beside))
 
 
 def _write(factors, block, matrices):
@@ -383,7 +385,7 @@ def _factors_on(factors, device):
     if is_packed == (device.type == "cpu"):
         return factors.to(device)
     n = triangle_rows(factors.shape[1]) if is_packed else factors.shape[1]
-    there = new_factors(len(factors), n, factors.dtype, device)
+    there = new_factors(len(factors), n, factors.dtype, torch.empty(0, device=device))
     for block in large_blocks(len(factors), factors.element_size() * n**2, device):
         part = factors[block]
         there[block] = lower_matrices(part.to(device)) if is_packed else lower_triangles(part)

@@ -13,10 +13,12 @@ from functools import cached_property
 import torch
 
 from skpadim._devices import empty
+from skpadim._file_memory import is_in_file
 from skpadim.gaussian._linalg import (
     diagonals,
     each_block,
     gram_matrices,
+    large_blocks,
     lower_triangles,
     run_kernel,
     triangle_size,
@@ -42,7 +44,7 @@ class Moments:
         start = cls(
             0,
             embeddings.new_zeros((n_positions, n_features), dtype=torch.float64),
-            empty((n_positions, triangle_size(n_features)), torch.float64, embeddings.device),
+            _empty_beside(embeddings, (n_positions, triangle_size(n_features)), torch.float64),
         )
         return start.update(embeddings)
 
@@ -114,7 +116,10 @@ class Moments:
 
     def copy(self) -> Moments:
         """Return the same moments in memory of their own."""
-        return Moments(self.count, self.mean.clone(), self.scatter.clone())
+        scatter = _empty_beside(self.scatter, self.scatter.shape, torch.float64)
+        for block in large_blocks(len(scatter), scatter[0].nbytes, scatter.device):
+            scatter[block] = self.scatter[block]
+        return Moments(self.count, self.mean.clone(), scatter)
 
     def to(self, device: torch.device) -> Moments:
         """Return the same moments on another device."""
@@ -160,7 +165,11 @@ class Samples:
 
     def update(self, embeddings: torch.Tensor) -> Moments | Samples:
         """Add a batch of shape (n_samples, n_positions, n_features)."""
-        return Samples(torch.cat([self.rows, embeddings]), self.limit)._within_limit()
+        shape = len(self.rows) + len(embeddings), *self.rows.shape[1:]
+        dtype = torch.promote_types(self.rows.dtype, embeddings.dtype)
+        rows = _empty_beside(self.rows, shape, dtype)
+        torch.cat([self.rows, embeddings], out=rows)
+        return Samples(rows, self.limit)._within_limit()
 
     def merge(self, other: Moments | Samples) -> Moments | Samples:
         """Add the state of other samples."""
@@ -182,6 +191,11 @@ class Samples:
     def _within_limit(self):
         too_many = self.limit is not None and self.count > self.limit
         return Moments.of(self.rows) if too_many else self
+
+
+def _empty_beside(tensor, shape, dtype):
+    """New memory where a tensor is: on its device, or in a file too."""
+    return empty(shape, dtype, tensor.device, in_file=is_in_file(tensor))
 
 
 def _samples_from_rows(rows, limit):

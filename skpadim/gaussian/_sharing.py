@@ -179,7 +179,8 @@ def shared_whitening_of(
         whitening = whitening_of(state, regularization, exact)
         return SharedWhitening(whitening.mean, whitening.factors)
     mean = torch.empty_like(state.mean)
-    factors = new_factors(*mean.shape, dtype, mean.device)
+    learned = state.rows if isinstance(state, Samples) else state.scatter
+    factors = new_factors(*mean.shape, dtype, learned)
     for positions, moments in all_pooled_moments(state, grid):
         part = whitening_of(moments, regularization, dtype)
         if part.factors.dtype != dtype:  # which has too few digits

@@ -12,7 +12,7 @@ def sizes_of(
 
     With the `proportions` (height, width) of the images, `image_size` is their shorter side.
     """
-    size = _pair(image_size, "image_size")
+    size = pair_of(image_size, "image_size")
     if proportions is not None:
         if not isinstance(image_size, Integral):
             raise ValueError(
@@ -20,7 +20,7 @@ def sizes_of(
                 "shorter side's; the other side follows the images."
             )
         size = tuple(round(image_size * side / min(proportions)) for side in proportions)
-    crop = size if crop_size is None else _pair(crop_size, "crop_size")
+    crop = size if crop_size is None else pair_of(crop_size, "crop_size")
     if crop[0] > size[0] or crop[1] > size[1]:
         raise ValueError(
             f"crop_size={crop_size!r} is larger than image_size={image_size!r}: make it smaller, "
@@ -29,7 +29,7 @@ def sizes_of(
     return size, crop
 
 
-def _pair(value, name):
+def pair_of(value, name):
     """An int or a pair of ints as (height, width)."""
     pair = (value, value) if isinstance(value, Integral) else tuple(value)
     if len(pair) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in pair):

@@ -633,7 +633,9 @@ def test_embeddings_are_those_of_the_plain_network(monkeypatch, good):
         raise ValueError
 
     fast, embedder = embed()
-    assert modules_of(embedder._network_on(CPU, LAYERS, True)[0], WinogradConv2d)
+    assert modules_of(
+        embedder._network_on(CPU, LAYERS, *embedder._windows, True)[0], WinogradConv2d
+    )
     monkeypatch.setattr(_graph, "record", fail)
     plain, _ = embed()
     assert relative_error(fast, plain) < 5e-6

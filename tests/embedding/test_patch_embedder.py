@@ -193,10 +193,12 @@ def test_channels_that_nobody_asks_for_are_not_computed(images, backbone):
     embedder = make_embedder(backbone, n_features=30).fit()
     cpu = torch.device("cpu")
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    narrow, whole = (
-        next(iter_maps(embedder._network_on(cpu, embedder.layers_, is_narrow), pixels, cpu))[1]
+    (window,) = embedder._windows
+    networks = (
+        embedder._network_on(cpu, embedder.layers_, window, is_narrow)
         for is_narrow in (True, False)
     )
+    narrow, whole = (next(iter_maps(network, pixels, cpu))[1] for network in networks)
     kept = embedder._features["layer3"].channels
     assert narrow[-1].shape[-1] == len(kept) < whole[-1].shape[-1]
     torch.testing.assert_close(narrow[-1], whole[-1][..., kept], rtol=1e-4, atol=1e-4)
