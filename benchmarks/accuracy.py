@@ -35,6 +35,8 @@ SETTING = {
     "sharing": "position",
     "sigma": "4.0",
     "precision": "float32",
+    "align": "none",
+    "unaligned": "no",
     "seed": "42",
     "resolution": "model",
 }

@@ -18,13 +18,16 @@ from skpadim.images._masks import (
     image_size,
     is_missing,
     read_mask,
+    unaligned_masks,
 )
+from skpadim.images._unaligned import unaligned_images
 
 
 @dataclass(frozen=True)
 class Category:
     """Paths of a category's images."""
 
+    root: str
     name: str
     train: list[str]  # good ones
     test: list[str]
@@ -45,6 +48,14 @@ class Category:
                     f"{'is' if least == 1 else 'are'} needed."
                 )
         return self
+
+    def unaligned(self, random_state, size, crop) -> Category:
+        """The same images, turned and cropped at random."""
+        train, test = (
+            unaligned_images(paths, self.root, random_state, size=size, crop=crop)
+            for paths in (self.train, self.test)
+        )
+        return replace(self, train=train, test=test, masks=unaligned_masks(self.masks, test))
 
     def without_unreadable(self) -> tuple[Category, list[str]]:
         """The same without images that can't be used, and what is wrong with each of these."""
@@ -111,7 +122,8 @@ def _load(dataset, root, name):
     images, masks = list(test.data), list(test.masks)
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         _check_mask_header(image, mask, index)
-    return Category(name, list(train.data), images, np.asarray(test.target), masks).check()
+    target = np.asarray(test.target)
+    return Category(str(root), name, list(train.data), images, target, masks).check()
 
 
 def _check_mask_header(image, mask, index):

@@ -30,7 +30,8 @@ _TYPES = {**dict.fromkeys((*FIGURES, *SECONDS), float), **dict.fromkeys(COUNTS, 
 # Columns of a row that figures depend on: what `settings_of` tells.
 SETTINGS = (
     "dataset", "backbone", "weights", "layers", "n_features", "projection", "image_size",
-    "crop_size", "regularization", "sharing", "sigma", "precision", "seed", "resolution",
+    "crop_size", "regularization", "sharing", "sigma", "precision", "align", "unaligned", "seed",
+    "resolution",
     "skpadim_version",
     *(f"{name}_version" for name in PACKAGES),
 )  # fmt: skip
@@ -196,6 +197,8 @@ def _cells(results):
             cells[prefix + "images left out"] = [*shown, total]
     n_seeds = max(table["seed"].nunique() for table in tables.values())
     notes = [f"Mean ± standard deviation over {n_seeds} seeds."] * (n_seeds > 1)
+    if any("yes" in set(table.get("unaligned", ())) for table in tables.values()):
+        notes += ["unaligned=yes: images turned by up to 10° and cropped at random."]
     if len(common) < len(categories):
         shared = f"{len(common)} of {len(categories)}"
         notes += [f"Averages: over the categories that all settings have ({shared})."]
@@ -251,10 +254,12 @@ def in_order(rows: list[dict], order: Callable) -> pd.DataFrame:
     return infer_types(pd.DataFrame(sorted(rows, key=order), dtype=object))
 
 
-def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) -> dict[str, str]:
+def settings_of(
+    dataset: str, detector, embedder, seed: int, resolution: str, unaligned: bool
+) -> dict[str, str]:
     """What figures depend on, as text: settings, "auto" written out, and versions of packages."""
     size, crop = embedder.image_size_, embedder.input_size_
-    regularization = detector.regularization
+    regularization, align = detector.regularization, detector.align
     return {
         "dataset": dataset,
         "backbone": embedder.backbone_,
@@ -268,6 +273,8 @@ def settings_of(dataset: str, detector, embedder, seed: int, resolution: str) ->
         "sharing": detector.sharing,
         "sigma": repr(float(detector.sigma)),
         "precision": detector.precision,
+        "align": "none" if align is None else " ".join(str(align).split()),
+        "unaligned": "yes" if unaligned else "no",
         "seed": str(seed),
         "resolution": resolution,
         "skpadim_version": __version__,

@@ -24,6 +24,7 @@ from skpadim.benchmark._results import (
     read_matching,
     settings_of,
 )
+from skpadim.images._sizes import sizes_of
 from skpadim.metrics import evaluate
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def run_benchmark(
     detector: PadimDetector | Sequence[PadimDetector] | None = None,
     seed: int | Sequence[int] = 42,
     resolution="model",
+    unaligned=False,
     on_error="raise",
     output=None,
     verbose=0,
@@ -57,10 +59,15 @@ def run_benchmark(
         threshold, which no figure needs. None means the paper's, ``PadimDetector("resnet18",
         crop_size=224)``.
     seed : int or sequence of int, default=42
-        The ``random_state`` of the fits; each detector is run with each.
+        The ``random_state`` of the fits, and of `unaligned`; each detector is run with each.
     resolution : {"model", "original"}, default="model"
         Where pixels are compared, see :func:`skpadim.metrics.evaluate`: at the size of the maps,
         as in the paper and its peers, or at that of the images.
+    unaligned : bool, default=False
+        Run on parts that are not aligned, as the paper makes them of those that are (section IV-A,
+        "Rd-MVTec AD"): each image, in training and in test, is resized to the detector's
+        `image_size`, turned by up to 10 degrees and cropped to its `crop_size` at a random place,
+        not in the middle. See :func:`skpadim.datasets.load_mvtec_ad`, Notes.
     on_error : {"raise", "skip"}, default="raise"
         What to do about images that cannot be read, or whose masks cannot, or have no anomalous
         pixel: stop, or leave them out, warn and count them.
@@ -95,8 +102,9 @@ def run_benchmark(
         all of `ValueError` and `TypeError` but for unreadable images, is told before any work.
     ValueError
         If a name is unknown, a category has too few images, a mask has another size than its
-        image, two detectors are alike, `output` has other settings, or an image cannot be read
-        (``on_error="raise"``). The rows that were finished stay in `output`.
+        image, two detectors are alike, one has no `crop_size` that `unaligned` needs, `output` has
+        other settings, or an image cannot be read (``on_error="raise"``). The rows that were
+        finished stay in `output`.
     TypeError
         If a detector is not a PadimDetector, or, with `output`, its backbone has no name.
 
@@ -124,7 +132,7 @@ def run_benchmark(
     if output is not None:
         check_output_file(output)
     plan = load_categories(dataset, root, categories)
-    settings = _prepare_all(detector, dataset.name, seed, resolution, output)
+    settings = _prepare_all(detector, dataset.name, seed, resolution, unaligned, output)
     order = _row_order(dataset, [setting for _, setting in settings])
     rows = [] if output is None else _rows_done(output, [s for _, s in settings], plan)
     todo = [
@@ -141,7 +149,7 @@ def run_benchmark(
     with progress_of(n_images, dataset.name, verbose) as progress:
         for number, (category, detector, setting) in enumerate(todo, n_all - len(todo) + 1):
             progress.set_description(f"{category.name} ({number} of {n_all})")
-            row = _run_category(category, detector, resolution, on_error, progress)
+            row = _run_category(category, detector, resolution, unaligned, on_error, progress)
             row |= setting | machine(detector.device, detector.batch_size)
             rows.append(row)
             if output is not None:
@@ -149,7 +157,7 @@ def run_benchmark(
     return in_order(rows, order)
 
 
-def _prepare_all(detectors, dataset, seeds, resolution, output):
+def _prepare_all(detectors, dataset, seeds, resolution, unaligned, output):
     """Each detector with each seed, and the setting of its rows."""
     detectors = [detectors] if not isinstance(detectors, (list, tuple)) else detectors
     seeds = [seeds] if not isinstance(seeds, (list, tuple, range)) else seeds
@@ -157,7 +165,7 @@ def _prepare_all(detectors, dataset, seeds, resolution, output):
         if not values:
             raise ValueError(f"{name} is an empty list: give one at least, or leave it out.")
     settings = [
-        _prepare(detector, dataset, seed, resolution, output)
+        _prepare(detector, dataset, seed, resolution, unaligned, output)
         for detector in detectors
         for seed in dict.fromkeys(seeds)
     ]
@@ -185,7 +193,7 @@ def _is_of(row, category, setting):
     return row["category"] == category.name and all(row[name] == setting[name] for name in setting)
 
 
-def _prepare(detector, dataset, seed, resolution, output):
+def _prepare(detector, dataset, seed, resolution, unaligned, output):
     """The detector to clone, and the setting of all rows; a wrong parameter is told here."""
     from skpadim._padim import PadimDetector, make_embedder
 
@@ -203,16 +211,16 @@ def _prepare(detector, dataset, seed, resolution, output):
             "keep_aspect_ratio=True: categories would have figures of unlike sizes. Give "
             "image_size=(height, width)."
         )
-    if detector.align is not None:
+    if unaligned and detector.crop_size is None:
         raise ValueError(
-            f"align={detector.align!r}: the settings of a file of results do not tell it. Leave it "
-            "out, or evaluate category by category with skpadim.metrics.evaluate."
+            "unaligned=True crops images at random to the detector's crop_size, and it has none: "
+            "give one. The paper's is 224, of image_size=256."
         )
     embedder = make_embedder(detector)
     if isinstance(detector.backbone, str):
         # "auto" must not mean one thing now and another an hour later.
         detector.set_params(backbone=embedder.backbone_)
-    return detector, settings_of(dataset, detector, embedder, seed, resolution)
+    return detector, settings_of(dataset, detector, embedder, seed, resolution, unaligned)
 
 
 def _rows_done(output, settings, plan):
@@ -230,11 +238,11 @@ def _rows_done(output, settings, plan):
     return rows
 
 
-def _run_category(category: Category, detector, resolution, on_error, progress):
+def _run_category(category: Category, detector, resolution, unaligned, on_error, progress):
     """The row of a category, without its setting."""
     start, n_skipped = progress.n, 0
     try:
-        return _fit_and_evaluate(category, 0, detector, resolution, progress)
+        return _fit_and_evaluate(category, 0, detector, resolution, unaligned, progress)
     except (OSError, TypeError, ValueError) as error:
         # All that cannot be read is looked for at once, and only now that something cannot.
         readable, problems = category.without_unreadable()
@@ -254,10 +262,15 @@ def _run_category(category: Category, detector, resolution, on_error, progress):
         stacklevel=3,
     )
     progress.update(start + n_skipped - progress.n)
-    return _fit_and_evaluate(readable.check(), n_skipped, detector, resolution, progress)
+    readable.check()
+    return _fit_and_evaluate(readable, n_skipped, detector, resolution, unaligned, progress)
 
 
-def _fit_and_evaluate(category, n_skipped, detector, resolution, progress):
+def _fit_and_evaluate(category, n_skipped, detector, resolution, unaligned, progress):
+    if unaligned:  # whose random crop stands for the detector's
+        size, crop = sizes_of(detector.image_size, detector.crop_size)
+        category = category.unaligned(detector.random_state, size, crop)
+        detector = clone(detector).set_params(image_size=crop, crop_size=None)
     start = time.perf_counter()
     fitted = _TimedMaps(clone(detector).fit(category.train), progress)
     seconds_fit = time.perf_counter() - start

@@ -139,6 +139,13 @@ def add_model_options(parser, backbone, crop_size, *, compares=False):
         help="patches that a Gaussian is fitted to: 'neighbourhood' for few images and parts that "
         "shift, 'image' for textures (default: position)",
     )
+    add(
+        "--align",
+        choices=("none", "translation", "rigid", "similarity"),
+        default="none",
+        help="bring parts that are shifted, also turned, or also nearer, to one place (default: "
+        "none, images are taken as they lie)",
+    )
     several = "of several, means and standard deviations are given"
     add("--seed", several, type=int, default=42, help="random_state (default: 42)")
     add_device(parser)

@@ -19,9 +19,9 @@ def add_benchmark(commands):
         run_benchmark_command,
         help="fit and evaluate each category of a data set",
         description="Fit and evaluate each category of a data set; print the table. Of "
-        "several seeds it has means and standard deviations; several backbones, regularizations or "
-        "sharings stand side by side. With -o, a run that was stopped goes on where it was when "
-        "the same command is given.",
+        "several seeds it has means and standard deviations; several backbones, regularizations, "
+        "sharings or alignments stand side by side. With -o, a run that was stopped goes on where "
+        "it was when the same command is given.",
         example="skpadim benchmark mvtec_ad --root data/mvtec_ad -o results.csv --seed 42 43 44",
     )
     parser.add_argument(
@@ -44,6 +44,12 @@ def add_benchmark(commands):
         default="model",
         help="where pixels are compared: 'model', as the paper does it, or 'original' "
         "(default: model)",
+    )
+    parser.add_argument(
+        "--unaligned",
+        action="store_true",
+        help="turn each image by up to 10 degrees and crop it at random, as the paper does to see "
+        "what becomes of parts that are not aligned",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="CSV file to write, and to resume"
@@ -72,6 +78,7 @@ def run_benchmark_command(options) -> int:
         detector=_detectors(options),
         seed=options.seed,
         resolution=options.resolution,
+        unaligned=options.unaligned,
         on_error="raise" if options.on_error == "stop" else options.on_error,
         output=options.output,
         verbose=1,
@@ -87,7 +94,7 @@ def run_benchmark_command(options) -> int:
 
 def _detectors(options):
     """A detector for each combination of the options that are compared."""
-    names = ("backbone", "regularization", "sharing")
+    names = ("backbone", "regularization", "sharing", "align")
     return [
         make_detector(
             Namespace(**{**vars(options), "seed": None, **dict(zip(names, values, strict=True))}),

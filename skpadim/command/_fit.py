@@ -36,12 +36,6 @@ def add_fit(commands):
         "must have the same proportions",
     )
     parser.add_argument(
-        "--align",
-        choices=("translation", "rigid", "similarity"),
-        help="bring parts that are shifted, also turned, or also nearer, to one place (default: "
-        "images are taken as they lie)",
-    )
-    parser.add_argument(
         "--roi",
         metavar="FILE",
         help="region of interest: an image that is white where images are inspected and black "
@@ -79,7 +73,6 @@ def run_fit(options) -> int:
         options,
         contamination=options.contamination,
         keep_aspect_ratio=options.keep_aspect_ratio,
-        align=options.align,
         roi=options.roi,
         n_jobs=options.n_jobs,
     )

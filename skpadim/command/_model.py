@@ -31,6 +31,7 @@ def make_detector(options, **parameters) -> PadimDetector:
         crop_size=None if crop_size == "none" else crop_size,
         regularization=options.regularization,
         sharing=options.sharing,
+        align=None if options.align == "none" else options.align,
         device=options.device,
         random_state=options.seed,
         verbose=1,

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import pandas as pd
 from sklearn.utils import Bunch
 
 from skpadim.images._files import IMAGE_SUFFIXES
+from skpadim.images._masks import unaligned_masks
+from skpadim.images._unaligned import unaligned_images
 
 GOOD = "good"
 UNKNOWN = "unknown"
@@ -53,8 +56,22 @@ class DataSet:
             " and ".join(f"<category>/{name}" for name in names) for names in self.folders
         )
 
-    def load(self, root, category, subset="all", return_X_y=False, as_frame=False) -> Bunch | tuple:
+    def load(
+        self,
+        root,
+        category,
+        subset="all",
+        return_X_y=False,
+        as_frame=False,
+        unaligned=False,
+        random_state=0,
+    ) -> Bunch | tuple:
         """Load a category as the public loaders do."""
+        if not isinstance(random_state, Integral) or random_state < 0:
+            raise ValueError(
+                f"random_state={random_state!r} must be an int, 0 or more, so that an image is "
+                "moved alike whenever it is read."
+            )
         splits = check_subset(subset, self.splits, self.more_splits)
         folder = find_category_folder(self, root, category)
         return make_bunch(
@@ -62,6 +79,7 @@ class DataSet:
             return_X_y=return_X_y,
             as_frame=as_frame,
             read_mask=self.read_mask,
+            unaligned_by=int(random_state) if unaligned else None,
             category=category,
             root=str(root),
             subset=subset,
@@ -350,21 +368,34 @@ def make_bunch(
     return_X_y: bool,
     as_frame: bool,
     read_mask: Callable[[str], object] = str,
+    unaligned_by: int | None = None,
     **about,
 ) -> Bunch | tuple:
-    """Samples as a Bunch with further entries, or as images and target."""
+    """Samples as a Bunch with further entries, or as images and target.
+
+    With the seed `unaligned_by`, images and masks are turned and cropped at random.
+    """
     # Of objects in each version of pandas: paths stay plain strings, and None stays None.
     frame = pd.DataFrame(list(samples), columns=list(Sample._fields), dtype=object)
     target = np.select([frame["kind"] == GOOD, frame["kind"] == UNKNOWN], [1, 0], -1)
     frame.insert(3, "target", target)
-    # Filled one by one: of a whole list NumPy would make an array of the masks' pixels.
-    masks = np.empty(len(frame), dtype=object)
-    for index, path in enumerate(frame["mask"]):
-        masks[index] = None if path is None else read_mask(path)
-    data = frame[["path"]] if as_frame else frame["path"]
+    masks = [None if path is None else read_mask(path) for path in frame["mask"]]
+    data = frame["path"]
+    if unaligned_by is not None:
+        images = unaligned_images(data, about["root"], unaligned_by)
+        masks, data = unaligned_masks(masks, images), _objects(images, "image")
+    data = data.to_frame() if as_frame else data
     target = frame["target"] if as_frame else target
     if return_X_y:
         return data, target
     kinds = frame["kind"] if as_frame else np.array(frame["kind"], dtype=str)
-    masks = pd.Series(masks, name="mask", dtype=object)
+    masks = _objects(masks, "mask")
     return Bunch(data=data, target=target, masks=masks, kinds=kinds, frame=frame, **about)
+
+
+def _objects(items, name):
+    """A Series of objects: filled one by one, as of a list NumPy would make an array of pixels."""
+    values = np.empty(len(items), dtype=object)
+    for index, item in enumerate(items):
+        values[index] = item
+    return pd.Series(values, name=name, dtype=object)

@@ -209,7 +209,14 @@ DATASETS = {
 
 
 def load_mvtec_ad(
-    root, category, *, subset="all", return_X_y=False, as_frame=False
+    root,
+    category,
+    *,
+    subset="all",
+    return_X_y=False,
+    as_frame=False,
+    unaligned=False,
+    random_state=0,
 ) -> Bunch | tuple:
     """Load a category of MVTec AD [1]_, or of any data set laid out as that is.
 
@@ -228,6 +235,12 @@ def load_mvtec_ad(
         Return ``(data, target)`` instead of a Bunch.
     as_frame : bool, default=False
         Make `data` a DataFrame of one column and `target` and `kinds` Series.
+    unaligned : bool, default=False
+        Turn and crop each image at random, as the paper of PaDiM [2]_ does to see what becomes of
+        parts that are not aligned. See Notes.
+    random_state : int, default=0
+        Seed of `unaligned`, 0 or more. How an image is moved depends on it and on the file's path
+        below `root`, not on `subset`, nor on what other files there are.
 
     Returns
     -------
@@ -235,11 +248,13 @@ def load_mvtec_ad(
         data : Series of str (or DataFrame)
             Paths of the images: training images, then the good test images, then the defective
             ones, by kind and name.
+            With `unaligned`, objects that become arrays (224, 224, 3) when they are used.
         target : ndarray of int (or Series)
             +1 good, -1 defective.
         masks : Series of object
             None for good images; for defective ones what :func:`skpadim.metrics.evaluate` takes:
-            here the path of an image, defective where not black. See :func:`read_masks`.
+            here the path of an image, defective where not black. See :func:`read_masks`. With
+            `unaligned`, objects that become arrays (224, 224), moved as their images are.
         kinds : ndarray of str (or Series)
             "good" or the kind of defect.
         frame : DataFrame
@@ -255,12 +270,23 @@ def load_mvtec_ad(
         If there is no such category, or a defective image has no mask. The message says what was
         found and what to do.
     ValueError
-        If a folder has no images, or `subset` is none.
+        If a folder has no images, `subset` is none, or `random_state` is no seed.
+
+    Notes
+    -----
+    With `unaligned`, images of training and test are resized to 256 x 256, turned about the centre
+    by an angle from -10 to 10 degrees, and cropped to 224 x 224 at a random place: a detector for
+    them has ``image_size=224`` and no crop. The paper does not say what fills the corners that a
+    turned image leaves open: here they are black. A defective image stays one if its defect is
+    cropped away, and its mask is then empty, as with a crop of the centre. The mean of five seeds
+    is what the paper gives.
 
     References
     ----------
     .. [1] Bergmann, Fauser, Sattlegger & Steger, "MVTec AD - A Comprehensive Real-World Dataset
        for Unsupervised Anomaly Detection", CVPR 2019.
+    .. [2] Defard, Setkov, Loesch & Audigier, "PaDiM: a Patch Distribution Modeling Framework for
+       Anomaly Detection and Localization", 2020, arXiv 2011.08785, section IV-A.
 
     Examples
     --------
@@ -268,11 +294,18 @@ def load_mvtec_ad(
     >>> train = load_mvtec_ad("data", "bottle", subset="train")  # doctest: +SKIP
     >>> detector = PadimDetector().fit(train.data)               # doctest: +SKIP
     """
-    return _MVTEC_AD.load(root, category, subset, return_X_y, as_frame)
+    return _MVTEC_AD.load(root, category, subset, return_X_y, as_frame, unaligned, random_state)
 
 
 def load_mvtec_loco(
-    root, category, *, subset="all", return_X_y=False, as_frame=False
+    root,
+    category,
+    *,
+    subset="all",
+    return_X_y=False,
+    as_frame=False,
+    unaligned=False,
+    random_state=0,
 ) -> Bunch | tuple:
     """Load a category of MVTec LOCO AD [1]_: structural and logical anomalies.
 
@@ -287,7 +320,9 @@ def load_mvtec_loco(
         As for :func:`load_mvtec_ad`.
     subset : {"train", "validation", "test", "all"}, default="all"
         Split to load. The images of "train" and "validation" are all good.
-    return_X_y, as_frame : bool, default=False
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
         As for :func:`load_mvtec_ad`.
 
     Returns
@@ -312,11 +347,18 @@ def load_mvtec_loco(
     >>> from skpadim.datasets import load_mvtec_loco
     >>> test = load_mvtec_loco("data", "pushpins", subset="test")  # doctest: +SKIP
     """
-    return _MVTEC_LOCO.load(root, category, subset, return_X_y, as_frame)
+    return _MVTEC_LOCO.load(root, category, subset, return_X_y, as_frame, unaligned, random_state)
 
 
 def load_mvtec_ad_2(
-    root, category, *, subset="all", return_X_y=False, as_frame=False
+    root,
+    category,
+    *,
+    subset="all",
+    return_X_y=False,
+    as_frame=False,
+    unaligned=False,
+    random_state=0,
 ) -> Bunch | tuple:
     """Load a category of MVTec AD 2 [1]_.
 
@@ -329,7 +371,9 @@ def load_mvtec_ad_2(
         Split to load. The images of "train" and "validation" are all good; "test" is the public
         test set. The truth about the private ones is not published: their `target` is 0, their
         kind "unknown", and "all" leaves them out.
-    return_X_y, as_frame : bool, default=False
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
         As for :func:`load_mvtec_ad`.
 
     Returns
@@ -352,10 +396,19 @@ def load_mvtec_ad_2(
     >>> from skpadim.datasets import load_mvtec_ad_2
     >>> test = load_mvtec_ad_2("data", "can", subset="test")  # doctest: +SKIP
     """
-    return _MVTEC_AD_2.load(root, category, subset, return_X_y, as_frame)
+    return _MVTEC_AD_2.load(root, category, subset, return_X_y, as_frame, unaligned, random_state)
 
 
-def load_btad(root, category, *, subset="all", return_X_y=False, as_frame=False) -> Bunch | tuple:
+def load_btad(
+    root,
+    category,
+    *,
+    subset="all",
+    return_X_y=False,
+    as_frame=False,
+    unaligned=False,
+    random_state=0,
+) -> Bunch | tuple:
     """Load a category of BTAD [1]_, one of the products "01", "02" and "03".
 
     Only names are read, not the images: ``<root>/<category>/train/ok``, ``test/ok``, ``test/ko``,
@@ -367,7 +420,9 @@ def load_btad(root, category, *, subset="all", return_X_y=False, as_frame=False)
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
-    return_X_y, as_frame : bool, default=False
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
         As for :func:`load_mvtec_ad`.
 
     Returns
@@ -390,10 +445,19 @@ def load_btad(root, category, *, subset="all", return_X_y=False, as_frame=False)
     >>> from skpadim.datasets import load_btad
     >>> train = load_btad("BTech_Dataset_transformed", "01", subset="train")  # doctest: +SKIP
     """
-    return _BTAD.load(root, category, subset, return_X_y, as_frame)
+    return _BTAD.load(root, category, subset, return_X_y, as_frame, unaligned, random_state)
 
 
-def load_visa(root, category, *, subset="all", return_X_y=False, as_frame=False) -> Bunch | tuple:
+def load_visa(
+    root,
+    category,
+    *,
+    subset="all",
+    return_X_y=False,
+    as_frame=False,
+    unaligned=False,
+    random_state=0,
+) -> Bunch | tuple:
     """Load a category of VisA [1]_, split for training on good images only.
 
     Only names are read, not the images. Two layouts are known: that of the archive,
@@ -408,7 +472,9 @@ def load_visa(root, category, *, subset="all", return_X_y=False, as_frame=False)
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
-    return_X_y, as_frame : bool, default=False
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
         As for :func:`load_mvtec_ad`.
 
     Returns
@@ -435,4 +501,4 @@ def load_visa(root, category, *, subset="all", return_X_y=False, as_frame=False)
     >>> from skpadim.datasets import load_visa
     >>> train = load_visa("VisA", "candle", subset="train")  # doctest: +SKIP
     """
-    return _VISA.load(root, category, subset, return_X_y, as_frame)
+    return _VISA.load(root, category, subset, return_X_y, as_frame, unaligned, random_state)

@@ -16,6 +16,7 @@ from skpadim._arrays import as_array
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._files import ImageFileError, open_image, upright, upright_size
 from skpadim.images._items import is_tensor, list_items
+from skpadim.images._unaligned import UnalignedImage
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.
 ANOMALOUS_VALUES = (1, 255, 65535)
@@ -65,6 +66,32 @@ class MaskFiles:
             raise ValueError(f"{path} {error}") from error
 
 
+@dataclass(frozen=True)
+class UnalignedMask:
+    """The mask of an unaligned image, which moves as that does; it may leave no anomalous pixel."""
+
+    mask: object  # of the file as it is
+    image: UnalignedImage
+
+    def __array__(self, dtype=None, copy=None):
+        return read_mask(self, 0).astype(dtype or bool)
+
+    def read(self, index: int) -> np.ndarray:
+        """As :func:`read_mask`; the mask as it is must have an anomalous pixel."""
+        mask = read_mask(self.mask, index)
+        check_mask_size(mask.shape, self.mask, self.image.path, index)
+        check_agreement(mask, self.mask, index, is_anomalous=True)
+        return self.image.move(mask.astype(np.uint8), Image.Resampling.NEAREST) > 0
+
+
+def unaligned_masks(masks, images: Sequence[UnalignedImage]) -> list[UnalignedMask | None]:
+    """Masks of image files as those of the unaligned images that are made of these."""
+    return [
+        None if is_missing(mask) else UnalignedMask(mask, image)
+        for mask, image in zip(masks, images, strict=True)
+    ]
+
+
 def read_masks(masks, images=None) -> list[np.ndarray | None]:
     """Read the masks of a data set.
 
@@ -112,6 +139,8 @@ def read_masks(masks, images=None) -> list[np.ndarray | None]:
 
 def read_mask(mask, index: int) -> np.ndarray:
     """One of several masks, of any kind, as bool (height, width); errors name it by its index."""
+    if isinstance(mask, UnalignedMask):
+        return mask.read(index)
     try:
         if isinstance(mask, (str, os.PathLike)):
             with open_image(mask) as image:
@@ -192,7 +221,7 @@ def check_agreement(array: np.ndarray, mask, index: int, is_anomalous: bool) -> 
             f"y says that image {index} is anomalous, and {name} is None: give its mask, or leave "
             "the image out."
         )
-    if is_anomalous and not array.any():
+    if is_anomalous and not array.any() and not isinstance(mask, UnalignedMask):
         raise ValueError(
             f"y says that image {index} is anomalous, and {name} has no anomalous pixel: "
             f"{why_empty(mask)}. Correct one of them, or leave the image out."
@@ -228,7 +257,7 @@ def image_size(image) -> tuple[int, int] | None:
 
 def _read_with_image(mask, image, index):
     """One mask, checked against its image, if that is known."""
-    if image is not None and not isinstance(image, (str, os.PathLike)):
+    if image is not None and not isinstance(image, (str, os.PathLike, UnalignedImage)):
         raise TypeError(f"images[{index}] must be a path, not {type(image).__name__}.")
     if is_missing(mask):
         size = None if image is None else image_size(image)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from skpadim.images._deep import is_deep, read_deep
-from skpadim.images._files import ImageFileError, open_image, upright
+from skpadim.images._files import ImageFileError, open_image
 from skpadim.images._items import as_plain_array, check_dtype, check_tensor
+from skpadim.images._pixels import upright_pixels
 
 
 def read_image(
@@ -29,11 +29,11 @@ def read_image(
     """
     if isinstance(item, (str, os.PathLike)):
         with open_image(item) as image:
-            pixels = _upright_pixels(image)
+            pixels = upright_pixels(image)
         return _fit_pixels(pixels, size, crop)
     if isinstance(item, Image.Image):
         try:
-            pixels = _upright_pixels(item)
+            pixels = upright_pixels(item)
         except ImageFileError:
             raise
         except Exception as error:  # of its file, which is read now; it may be closed
@@ -93,56 +93,14 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
-def _upright_pixels(image):
-    """PIL image to one of mode L or RGB, or to an array if it is deeper, turned upright."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ImageFileError(
-            f"has {image.n_frames} frames; save the frame to be looked at as a file."
-        )
-    if getattr(image, "tile", None) and is_deep(image):
-        return read_deep(image)
-    image = upright(image)
-    if image.mode[0] not in "IF":
-        return _to_8_bit(image)
-    pixels = np.array(image)
-    if image.mode == "F":
-        return pixels
-    # Older versions of Pillow say "I", 32-bit integers, for 16-bit images.
-    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65535:
-        raise ImageFileError(
-            f"has integers from {pixels.min()} to {pixels.max()}; deeper than 8 bits, they must "
-            "lie in 0 to 65535."
-        )
-    return pixels.astype(np.uint16)
-
-
 def _fit_pixels(pixels, size, crop):
-    """What :func:`_upright_pixels` gives to a tensor, resized and cropped if `size` is given."""
+    """What :func:`upright_pixels` gives to a tensor, resized and cropped if `size` is given."""
     if isinstance(pixels, np.ndarray):
         image = _from_array(pixels)
         return image if size is None else fit_to_size(image, size, crop)
     if size is not None and 0 not in pixels.size:
         pixels = _fit_8_bit(pixels, size, crop)
     return _from_array(np.array(pixels))
-
-
-def _to_8_bit(image):
-    """PIL image of any other mode to mode L or RGB; itself, and no copy, if it is one already."""
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in ("1", "LA"):  # grey: a third of the work that RGB would make
-        return image.convert("L")
-    try:
-        if image.mode in ("La", "RGBa"):  # colours times alpha
-            image = image.convert(image.mode.upper())
-        elif image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        # Before resizing, for which Pillow would weight pixels by alpha.
-        return image.convert("RGB")
-    except ValueError as error:  # LAB, for one
-        raise ImageFileError(
-            f"has colours that are not read ({image.mode}): save it as RGB."
-        ) from error
 
 
 def _fit_8_bit(image, size, crop):
