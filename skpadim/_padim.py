@@ -729,9 +729,9 @@ def _aligned(aligner, images):
 
 
 def make_embedder(detector: PadimDetector) -> PatchEmbedder:
-    """A fitted embedder with the parameters of a detector, all of which are checked."""
+    """A fitted embedder with the parameters of a detector, all checked; no images, no aligner."""
     detector._validate_params()
-    return detector._make_embedder().fit()
+    return detector._make_embedder().set_params(align=None).fit()
 
 
 def map_maker(detector: PadimDetector) -> MapMaker:

@@ -71,6 +71,7 @@ def test_results_fill_their_table_and_no_other(accuracy, tmp_path):
     [
         ({"seed": "7"}, "seed is '7'; the page's is '42'"),
         ({"weights": "none"}, "weights is 'none'; the page's is 'imagenet'"),
+        ({"unaligned": "yes"}, "unaligned is 'yes'; the page's is 'no'"),
         ({"n_skipped": 1}, "images were left out"),
     ],
 )

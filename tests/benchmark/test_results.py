@@ -146,6 +146,16 @@ def test_one_setting_that_tells_all_apart_names_the_columns():
     assert cells_of(markdown_table([one, two, three]))[0][1] == "n_features=100: image AUROC"
 
 
+def test_tables_tell_of_unaligned_images():
+    one, other = results_of(["a"], 0.5, unaligned="no"), results_of(["a"], 0.4, unaligned="yes")
+    note = "unaligned=yes: images turned by up to 10° and cropped at random."
+    assert note not in markdown_table(one)
+    for results in (other, {"moved": other}, [one, other]):
+        assert markdown_table(results).endswith(f"|\n\n{note}")
+        assert latex_table(results).endswith(f"\n% {note}")
+    assert cells_of(markdown_table([one, other]))[0][5] == "unaligned=yes: image AUROC"
+
+
 def test_latex_has_the_same_cells():
     tables = {"50 % & more": results_of(["a_b"], 0.5), "#": results_of(["a_b"], 0.7)}
     lines = latex_table(tables).splitlines()

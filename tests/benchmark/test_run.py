@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.base import clone
 
-from skpadim import PadimDetector
+from skpadim import ImageAligner, PadimDetector
 from skpadim.__main__ import main
 from skpadim.benchmark import _run, read_results, run_benchmark
-from skpadim.datasets import load_mvtec_ad
+from skpadim.datasets import load_mvtec_ad, save_defects
 from skpadim.datasets._public import DATASETS
 from skpadim.metrics import evaluate
 
@@ -453,3 +454,74 @@ def test_the_command_compares_and_prints_three_formats(root, capsys, tmp_path):
     assert r"$\pm$" in capsys.readouterr().out
     assert main([*arguments, "--format", "csv"]) == 0
     assert capsys.readouterr().out == (tmp_path / "r.csv").read_text()
+
+
+def test_an_unaligned_row_is_what_the_loaders_images_give(root, detector):
+    detector.set_params(image_size=256, crop_size=224)
+    options = {"detector": detector, "categories": "cable"}
+    (row,) = run_benchmark("mvtec_ad", root, unaligned=True, seed=3, **options).to_dict("records")
+    train, test = (
+        load_mvtec_ad(root, "cable", subset=name, unaligned=True, random_state=3)
+        for name in ("train", "test")
+    )
+    fitted = clone(detector).set_params(image_size=224, crop_size=None, random_state=3)
+    fitted.set_params(calibration=None).fit(train.data)
+    expected = evaluate(fitted, test.data, test.target, test.masks)
+    assert {name: row[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
+    setting = {"image_size": "256", "crop_size": "224", "align": "none", "unaligned": "yes"}
+    assert {name: row[name] for name in setting} == setting
+    assert detector.image_size == 256
+
+
+def test_unaligned_parts_are_found_again_with_align(tmp_path, capsys):
+    root, output = tmp_path / "data", tmp_path / "r.csv"
+    save_defects(
+        root,
+        part="transistor",
+        n_train=20,
+        n_good=8,
+        n_defective=8,
+        difficulty=0,
+        image_size=64,
+        random_state=0,
+    )
+    arguments = ["benchmark", "mvtec_ad", "--root", str(root), *SMALL[:4], "-o", str(output)]
+    arguments += ["--unaligned", "--align", "none", "rigid"]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert "| align=none: image AUROC |" in table
+    assert table.endswith("\n\nunaligned=yes: images turned by up to 10° and cropped at random.\n")
+    results = read_results(output)
+    assert results["align"].tolist() == ["none", "rigid"]
+    assert results["image_roc_auc"][1] > results["image_roc_auc"][0] + 0.1
+    with pytest.raises(ValueError, match="its unaligned is 'yes' .*, and that of this run is 'no'"):
+        run_benchmark(
+            "mvtec_ad",
+            root,
+            detector=PadimDetector("filter_bank", image_size=64, crop_size=56),
+            output=output,
+        )
+
+
+def test_an_aligner_is_told_by_its_parameters(tmp_path):
+    root = save_defects(tmp_path, n_train=6, n_good=3, n_defective=3, image_size=64).parent
+    detector = PadimDetector("filter_bank", image_size=64, align=ImageAligner("translation"))
+    (text,) = run_benchmark("mvtec_ad", root, detector=detector)["align"]
+    assert text == "ImageAligner(motion='translation')"
+
+
+@pytest.mark.usefixtures("no_work")
+def test_unaligned_images_need_a_crop(root, detector):
+    with pytest.raises(ValueError, match="the detector's crop_size, and it has none: give one"):
+        run_benchmark("mvtec_ad", root, detector=detector, unaligned=True)
+
+
+def test_unreadable_images_are_left_out_of_unaligned_ones_too(root, detector):
+    (root / "cable/train/good/002.png").write_bytes(b"")
+    (root / "cable/ground_truth/dirt/000_mask.png").write_bytes(b"no image")
+    options = {"detector": detector.set_params(crop_size=56), "categories": "cable"}
+    with pytest.raises(ValueError, match=r"2 of 13 images .*002.png is empty \(0 bytes\)"):
+        run_benchmark("mvtec_ad", root, unaligned=True, **options)
+    with pytest.warns(UserWarning, match="2 of 13 images are left out"):
+        results = run_benchmark("mvtec_ad", root, unaligned=True, on_error="skip", **options)
+    assert results[["n_train", "n_test_defective", "n_skipped"]].loc[0].tolist() == [5, 3, 2]

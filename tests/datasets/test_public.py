@@ -175,6 +175,39 @@ def test_absent_masks_stay_none_when_rows_are_taken(make_mvtec_ad):
     assert images.masks.sample(3, random_state=0).dtype == object
 
 
+@every_data_set
+def test_unaligned_images_and_masks_go_where_paths_go(make_data_set, name):
+    category = DATASETS[name].categories[0]
+    root = make_data_set(name, categories=[category])
+    train, test, everything = (
+        DATASETS[name].load(root, category, subset=subset, unaligned=True, random_state=1)
+        for subset in ("train", "test", "all")
+    )
+    paths = DATASETS[name].load(root, category).data.tolist()
+    assert [image.path for image in everything.data] == everything.frame["path"].tolist() == paths
+    assert set(train.data) | set(test.data) <= set(everything.data)  # moved alike
+    masks = read_masks(test.masks, test.data)
+    assert {mask.shape for mask in masks} == {(224, 224)}
+    n_good = COUNTS[name][0]
+    assert not np.any(masks[:n_good])
+    for image, mask in zip(test.data[n_good:], masks[n_good:], strict=True):
+        shown = np.asarray(image)[..., 0] > 170
+        assert (mask & shown).sum() >= 0.9 * (mask | shown).sum()  # but for blurred edges
+    detector = small_detector().fit(train.data)
+    row = evaluate(detector, test.data, test.target, test.masks)
+    assert row["pixel_roc_auc"] > 0.9
+
+
+def test_unaligned_images_in_frames_and_seeds_that_are_none(make_mvtec_ad):
+    root = make_mvtec_ad(categories=["bottle"])
+    X, _ = load_mvtec_ad(root, "bottle", return_X_y=True, as_frame=True, unaligned=True)
+    assert list(X.columns) == ["image"]
+    assert small_detector().fit(X[:6]).score_samples(X).shape == (len(X),)
+    for seed in (-1, None, 0.5):
+        with pytest.raises(ValueError, match="random_state=.* must be an int, 0 or more"):
+            load_mvtec_ad(root, "bottle", random_state=seed)
+
+
 def test_licence_and_citation_are_told(make_data_set):
     licences = {"btad": "CC BY-SA", "visa": "CC BY 4.0"}
     for name, dataset in DATASETS.items():
