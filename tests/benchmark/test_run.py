@@ -511,9 +511,12 @@ def test_an_aligner_is_told_by_its_parameters(tmp_path):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_unaligned_images_need_a_crop(root, detector):
+def test_unaligned_images_need_a_crop_and_no_region(root, detector):
     with pytest.raises(ValueError, match="the detector's crop_size, and it has none: give one"):
         run_benchmark("mvtec_ad", root, detector=detector, unaligned=True)
+    detector.set_params(roi=np.ones((64, 64), bool))
+    with pytest.raises(ValueError, match="roi: one region is not that of all categories"):
+        run_benchmark("mvtec_ad", root, detector=detector)
 
 
 def test_unreadable_images_are_left_out_of_unaligned_ones_too(root, detector):
