@@ -211,11 +211,12 @@ def _prepare(detector, dataset, seed, resolution, unaligned, output):
             "keep_aspect_ratio=True: categories would have figures of unlike sizes. Give "
             "image_size=(height, width)."
         )
-    if detector.roi is not None:
-        raise ValueError(
-            "roi: one region is not that of all categories, and a file of results tells of none. "
-            "Leave it out, or evaluate category by category with skpadim.metrics.evaluate."
-        )
+    for name in ("roi", "tile_size"):
+        if getattr(detector, name) is not None:
+            raise ValueError(
+                f"{name}: a file of results tells of none. Leave it out, or evaluate category by "
+                "category with skpadim.metrics.evaluate."
+            )
     if unaligned and detector.crop_size is None:
         raise ValueError(
             "unaligned=True crops images at random to the detector's crop_size, and it has none: "

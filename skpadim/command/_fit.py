@@ -42,6 +42,13 @@ def add_fit(commands):
         "elsewhere, of their size or of --image-size",
     )
     parser.add_argument(
+        "--tile-size",
+        type=int,
+        metavar="PIXELS",
+        help="for small defects in large photographs: show the network the image in tiles, of 256 "
+        "to 512 pixels, and give --image-size what the photographs have",
+    )
+    parser.add_argument(
         "--contamination",
         type=share,
         default=0.05,
@@ -74,6 +81,7 @@ def run_fit(options) -> int:
         contamination=options.contamination,
         keep_aspect_ratio=options.keep_aspect_ratio,
         roi=options.roi,
+        tile_size=options.tile_size,
         n_jobs=options.n_jobs,
     )
     try:

@@ -55,7 +55,9 @@ def describe(detector, n_bytes: int) -> dict[str, str]:
         "other settings": _changed_parameters(detector) or "the defaults",
         "fitted with": _versions(fitted) or "versions that the file does not tell",
         "size on disk": _megabytes(n_bytes),
-        "size in memory": f"{_megabytes(n_bytes + _factor_bytes(detector))} while it scores",
+        "size in memory": "little of it at a time"
+        if detector.tile_size is not None
+        else f"{_megabytes(n_bytes + _factor_bytes(detector))} while it scores",
     }
     if fitted != present:
         rows["here are"] = _versions(present)

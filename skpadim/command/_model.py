@@ -10,6 +10,9 @@ from skpadim._files import written_whole
 if TYPE_CHECKING:
     from skpadim import PadimDetector
 
+# Larger models are not read, but mapped from their files.
+_MAX_BYTES_IN_MEMORY = 2**30
+
 
 def make_detector(options, **parameters) -> PadimDetector:
     """An unfitted detector with the options that `fit` and `benchmark` share."""
@@ -57,7 +60,8 @@ def load_model(path: Path) -> PadimDetector:
     with open(path, "rb"):
         pass  # that it may be read, or the system's word on it
     try:
-        detector = joblib.load(path)
+        is_large = path.stat().st_size > _MAX_BYTES_IN_MEMORY
+        detector = joblib.load(path, mmap_mode="r" if is_large else None)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{path} cannot be read as a model: it needs the module {error.name!r}, which is not "

@@ -515,7 +515,7 @@ def test_unaligned_images_need_a_crop_and_no_region(root, detector):
     with pytest.raises(ValueError, match="the detector's crop_size, and it has none: give one"):
         run_benchmark("mvtec_ad", root, detector=detector, unaligned=True)
     detector.set_params(roi=np.ones((64, 64), bool))
-    with pytest.raises(ValueError, match="roi: one region is not that of all categories"):
+    with pytest.raises(ValueError, match="roi: a file of results tells of none"):
         run_benchmark("mvtec_ad", root, detector=detector)
 
 

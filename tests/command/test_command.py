@@ -602,3 +602,24 @@ def test_what_stands_in_the_wrong_place_is_told(model, folder, capsys):
 def test_a_fit_of_one_image_is_told(folder, tmp_path, capsys):
     assert main(["fit", str(folder / "part_000.png"), "-o", str(tmp_path / "m")]) == 1
     assert "1 image given; at least 3 are needed" in capsys.readouterr().err
+
+
+def test_a_region_and_tiles_are_passed_on(folder, tmp_path):
+    region = np.zeros((64, 64), np.uint8)
+    region[8:40, 8:40] = 255
+    Image.fromarray(region).save(tmp_path / "roi.png")
+    model = tmp_path / "model.joblib"
+    given = ["--roi", str(tmp_path / "roi.png"), "--tile-size", "64"]
+    assert main(["fit", str(folder), "-o", str(model), *SMALL, *given]) == 0
+    detector = joblib.load(model)
+    np.testing.assert_array_equal(detector.roi_, region > 0)
+    assert detector.tile_size == 64
+
+
+def test_a_region_that_is_none_is_told(folder, tmp_path, capsys):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "roi.png")
+    model = tmp_path / "model.joblib"
+    given = ["--roi", str(tmp_path / "roi.png")]
+    assert main(["fit", str(folder), "-o", str(model), *SMALL, *given]) == 1
+    assert "roi has no pixel" in capsys.readouterr().err
+    assert not model.exists()
