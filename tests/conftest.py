@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import csv
 import importlib.util
+import multiprocessing
 import platform
 import sys
 import threading
@@ -104,6 +105,24 @@ def compiled_loops():
         and importlib.util.find_spec("numba")
     ):
         pytest.skip("needs Linux, a CPU with AVX2, and Numba")
+
+
+@pytest.fixture(scope="session")
+def start_process():
+    """Start a program in a process of its own, where the imports, which take seconds, are done.
+
+    It is forked from one that has done nothing else.
+    """
+    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    context.set_forkserver_preload(["skpadim._padim", "skpadim.benchmark", "skpadim.__main__"])
+
+    def start(program, *arguments):
+        program = f"import sys\nsys.argv[1:] = {[*map(str, arguments)]}\n{program}"
+        process = context.Process(target=exec, args=(program, {"__name__": "__main__"}))
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture

@@ -135,19 +135,18 @@ def test_shared_gaussians_are_the_same_in_whatever_way_images_come(
     distances = torch.from_numpy(gaussian.mahalanobis(embed(good)))
     maps = anomaly_maps(distances, expected.embedder_.input_size_, 4.0).numpy()
     np.testing.assert_allclose(expected.anomaly_map(good), maps, rtol=1e-4)
-    found = [make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:])]
+    scores = expected.score_samples(good)
     with joblib.parallel_config("threading"):
+        found = [make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:])]
         found.append(make(n_jobs=2).fit(good))
         monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
         found += [make(batch_size=5).fit(good), make(n_jobs=2).fit(good)]
-    for other in found:
-        assert other.n_samples_seen_ == len(good)
-        np.testing.assert_allclose(other.regularization_, gaussian.regularization_, rtol=1e-4)
-        np.testing.assert_allclose(
-            other.score_samples(good), expected.score_samples(good), rtol=1e-4
-        )
-        if hasattr(other, "training_scores_"):
-            np.testing.assert_allclose(other.training_scores_, expected.training_scores_, rtol=1e-4)
+        for other in found:
+            assert other.n_samples_seen_ == len(good)
+            np.testing.assert_allclose(other.regularization_, gaussian.regularization_, rtol=1e-4)
+            np.testing.assert_allclose(other.score_samples(good), scores, rtol=1e-4)
+    for other in found[1:]:
+        np.testing.assert_allclose(other.training_scores_, expected.training_scores_, rtol=1e-4)
     groups = np.arange(len(good)) // 3
     twice = make(contamination=0.2).fit(good, groups=groups).training_scores_
     monkeypatch.undo()

@@ -1,8 +1,6 @@
 """Model files: self-contained, bit for bit, and outspoken about versions."""
 
 import pickle
-import subprocess
-import sys
 import warnings
 
 import joblib
@@ -16,7 +14,7 @@ from skpadim import PatchEmbedder
 from skpadim._persistence import InconsistentVersionWarning
 
 
-def test_a_fresh_process_scores_bit_for_bit(good, make_detector, tmp_path):
+def test_a_fresh_process_scores_bit_for_bit(good, make_detector, tmp_path, start_process):
     np.save(tmp_path / "images.npy", good)
     for name, parameters in {
         "filter_bank": {},
@@ -29,10 +27,11 @@ def test_a_fresh_process_scores_bit_for_bit(good, make_detector, tmp_path):
         np.save(tmp_path / name / "labels.npy", detector.predict(good))
         joblib.dump(detector, tmp_path / name / "model.joblib")
     # Sockets are taken away from the process: a model file must not need the network.
-    script = """
-import socket
+    program = """
+import socket, warnings
 socket.socket.connect = None
-import joblib, numpy as np, pathlib, sys
+warnings.simplefilter("error")
+import joblib, numpy as np, pathlib
 root = pathlib.Path(sys.argv[1])
 images = np.load(root / "images.npy")
 folders = [path for path in root.iterdir() if path.is_dir()]
@@ -42,7 +41,9 @@ for folder in folders:
     assert (detector.score_samples(images) == np.load(folder / "scores.npy")).all(), folder
     assert (detector.predict(images) == np.load(folder / "labels.npy")).all(), folder
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", script, str(tmp_path)], check=True)
+    process = start_process(program, tmp_path)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_the_network_is_cut_in_the_file(good, make_detector):

@@ -1,9 +1,6 @@
 """Results: nothing of the file is lost, texts come back as they went in; tables of them."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,30 +15,20 @@ def by_category(row):
     return row["category"]
 
 
-def test_rows_of_two_processes_are_all_kept(tmp_path):
+def test_rows_of_two_processes_are_all_kept(tmp_path, start_process):
     path = tmp_path / "results.csv"
     program = (
-        "import sys\n"
         "from pathlib import Path\n"
         "from skpadim.benchmark._results import COUNTS, FIGURES, SECONDS, add_row\n"
         "row = {**dict.fromkeys((*FIGURES, *SECONDS), 0.5), **dict.fromkeys(COUNTS, 3)}\n"
-        "sys.stdin.readline()\n"
         "for name in sys.argv[2:]:\n"
         "    add_row(Path(sys.argv[1]), {'category': name, **row}, [{}], lambda r: r['category'])\n"
     )
     names = [f"{number:02}" for number in range(40)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(path), *names[first::2]],
-            stdin=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-        )
-        for first in range(2)
-    ]
+    processes = [start_process(program, path, *names[first::2]) for first in range(2)]
     for process in processes:
-        process.stdin.write(b"go\n")
-        process.stdin.close()
-    assert [process.wait() for process in processes] == [0] * 2
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 2
     assert read_results(path)["category"].tolist() == names
     assert list(tmp_path.iterdir()) == [path]
 

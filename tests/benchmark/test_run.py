@@ -1,8 +1,6 @@
 """Runs over made-up data sets: what is run, what is kept, and what is said of bad input."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -101,19 +99,18 @@ def test_finished_categories_are_not_run_again(root, detector, tmp_path, monkeyp
     assert len(read_results(output)) == 3  # the others stay
 
 
-def test_a_killed_run_leaves_whole_rows_and_goes_on(make_mvtec_ad, detector, tmp_path):
+def test_a_killed_run_leaves_whole_rows_and_goes_on(
+    make_mvtec_ad, detector, tmp_path, start_process
+):
     root, output = make_mvtec_ad(), tmp_path / "results.csv"
     arguments = ["benchmark", "mvtec_ad", "--root", str(root), *SMALL, "--layers", "layer1"]
     arguments += ["-o", str(output)]
-    process = subprocess.Popen([sys.executable, "-m", "skpadim", *arguments])
-    try:
-        deadline = time.monotonic() + 60
-        while not output.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
+    process = start_process("from skpadim.__main__ import main; main()", *arguments)
+    deadline = time.monotonic() + 60
+    while not output.exists() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     before = read_results(output)
     assert 1 <= len(before) < 15
     assert main(arguments) == 0

@@ -3,9 +3,8 @@
 import errno
 import os
 import pickle
-import signal
-import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -260,29 +259,26 @@ def test_unreadable_images_are_named(tmp_path, paths):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_killed_half_way(tmp_path, parts, folder, make_detector):
+def test_killed_half_way(tmp_path, parts, folder, make_detector, start_process):
     program = (
-        "import sys, os\n"
+        "import os\n"
         "from skpadim import PadimDetector\nfrom skpadim.embedding import _feature_cache\n"
         "replace, done = os.replace, []\n"
         "def stop(*names):\n"
         "    if len(done) == 20:\n"
-        "        print('half-way', flush=True)\n"
+        "        open(sys.argv[3], 'w').close()\n"
         "        import time; time.sleep(60)\n"
         "    done.append(replace(*names))\n"
         "_feature_cache.os.replace = stop\n"
         "PadimDetector('filter_bank', image_size=64, crop_size=None, random_state=0, batch_size=8,"
         " memory=sys.argv[2]).fit(sys.argv[1])\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder), str(tmp_path)],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout.readline().strip() == b"half-way"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    process = start_process(program, folder, tmp_path, tmp_path / "half-way")
+    while not (tmp_path / "half-way").exists():
+        assert process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
     assert len(_files(tmp_path)) >= 20
     assert len(list(tmp_path.rglob(".skpadim-*"))) == 1
     expected = make_detector().fit(folder).score_samples(parts.data)
