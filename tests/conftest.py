@@ -30,6 +30,11 @@ TILES = Path(__file__).parents[2] / "shared" / "data" / "magnetic_tile"
 
 MAX_PROCESSES = 8  # of up to 3 GB each
 
+PRELOADED = [
+    "torchvision.models",
+    *("skpadim._padim", "skpadim.benchmark", "skpadim.gaussian._kernels", "skpadim.__main__"),
+]
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config):
@@ -114,7 +119,7 @@ def start_process():
     It is forked from one that has done nothing else.
     """
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-    context.set_forkserver_preload(["skpadim._padim", "skpadim.benchmark", "skpadim.__main__"])
+    context.set_forkserver_preload(PRELOADED)
 
     def start(program, *arguments):
         program = f"import sys\nsys.argv[1:] = {[*map(str, arguments)]}\n{program}"

@@ -393,10 +393,15 @@ on_dask = pytest.mark.filterwarnings("default")  # of Dask's own making
 
 
 @pytest.fixture(scope="module")
-def client():
-    distributed = pytest.importorskip("distributed")
+def client(start_process):
+    dask, distributed = map(pytest.importorskip, ("dask", "distributed"))
+    start_process("")  # the server that the workers are forked from, with all imported
     settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        distributed.LocalCluster(**settings) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
@@ -442,6 +447,18 @@ def test_the_model_is_that_of_one_process(client, make, parts, good, results_fol
 
 
 @on_dask
+def test_many_images_are_scored_by_both_workers(client, make_detector, good):
+    images = np.concatenate([good] * 20)[:, ::2, ::2]
+    detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
+    expected = detector.score_samples(images)
+    client.wait_for_workers(2)
+    before = client.run(tasks_done)
+    with parallel_config("dask"):
+        assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
+    assert all(done > before[worker] for worker, done in client.run(tasks_done).items())
+
+
+@on_dask
 @pytest.mark.parametrize("make", ["moments only"], indirect=True)
 def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeypatch):
     many = np.concatenate([good] * 10)
@@ -461,15 +478,3 @@ def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeyp
         shared = make().fit(many)
     assert killed
     same_model(shared, alone, parts.data)
-
-
-@on_dask
-def test_many_images_are_scored_by_both_workers(client, make_detector, good):
-    images = np.concatenate([good] * 20)[:, ::2, ::2]
-    detector = make_detector(image_size=32).fit(good[:, ::2, ::2])
-    expected = detector.score_samples(images)
-    client.wait_for_workers(2)
-    before = client.run(tasks_done)
-    with parallel_config("dask"):
-        assert_allclose(detector.score_samples(images), expected, rtol=1e-6)
-    assert all(done > before[worker] for worker, done in client.run(tasks_done).items())
