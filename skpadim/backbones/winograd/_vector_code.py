@@ -18,23 +18,16 @@ LANES = vector_width()
 
 # What stands for numbers in memory in Numba's code, which knows no bfloat16.
 NUMBERS = {torch.float32: np.float32, torch.bfloat16: np.uint16}
-FLOAT, DOUBLE, INTEGER = np.float32(0), np.float64(0), np.int64(0)
 
 _FLOAT, _INTEGER, _INDEX = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR, _BITS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INDEX, LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
-# What is in a register, by the type of the numbers in memory: as many float64 as have room.
-_REGISTERS = {
-    types.float32: _VECTOR,
-    types.uint16: _VECTOR,
-    types.float64: ir.VectorType(ir.DoubleType(), LANES // 2),
-}
 # A product and the sum it goes into may become one instruction.
 _FLAGS = ("contract",)
 
 
 class Vector:
-    """Numbers in a register, float32 or float64, in code that `builder` writes."""
+    """Numbers in a register, float32, in code that `builder` writes."""
 
     def __init__(self, builder, value):
         self.builder, self.value = builder, value
@@ -49,7 +42,7 @@ class Vector:
         return Vector(self.builder, self.builder.fmul(self.value, other.value, flags=_FLAGS))
 
     def __rmul__(self, factor):
-        return Vector(self.builder, _same(self.value.type, factor)) * self
+        return Vector(self.builder, _constant(_VECTOR, float(np.float32(factor)))) * self
 
     def at_least(self, lowest) -> Vector:
         """The numbers, or `lowest` where it is larger; NaN stays."""
@@ -60,35 +53,29 @@ class Vector:
 def load(builder, address, number=types.float32) -> Vector:
     """Numbers that follow each other in memory, of a type that Numba has for them."""
     if number != types.uint16:
-        kind = _REGISTERS[number]
-        pointer = _pointer(builder, address, kind)
-        return Vector(builder, builder.load(pointer, align=number.bitwidth // 8))
+        return Vector(builder, builder.load(_pointer(builder, address, _VECTOR), align=4))
     halves = builder.load(_pointer(builder, address, _HALVES), align=2)
     bits = builder.shl(builder.zext(halves, _BITS), _constant(_BITS, 16))
     return Vector(builder, builder.bitcast(bits, _VECTOR))
 
 
-def load_repeated(builder, address, number=types.float32) -> Vector:
+def load_repeated(builder, address) -> Vector:
     """The number at an address, in all places."""
-    pointer = _pointer(builder, address, _REGISTERS[number].element)
-    return repeated(builder, builder.load(pointer, align=number.bitwidth // 8))
+    return repeated(builder, builder.load(_pointer(builder, address, _FLOAT), align=4))
 
 
 def repeated(builder, number) -> Vector:
     """A number in all places."""
-    kind = _VECTOR if number.type == _FLOAT else _REGISTERS[types.float64]
-    undefined = ir.Constant(kind, ir.Undefined)
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_INDEX, 0))
-    everywhere = _constant(ir.VectorType(_INDEX, kind.count), 0)
-    return Vector(builder, builder.shuffle_vector(first, undefined, everywhere))
+    return Vector(builder, builder.shuffle_vector(first, undefined, _constant(_BITS, 0)))
 
 
 def store(vector: Vector, address, number=types.float32) -> None:
     """Write numbers to memory, bfloat16 rounded to the nearest, of two to the even."""
     builder = vector.builder
     if number != types.uint16:
-        pointer = _pointer(builder, address, vector.value.type)
-        builder.store(vector.value, pointer, align=number.bitwidth // 8)
+        builder.store(vector.value, _pointer(builder, address, _VECTOR), align=4)
         return
     bits = builder.bitcast(vector.value, _BITS)
     last = builder.and_(builder.lshr(bits, _constant(_BITS, 16)), _constant(_BITS, 1))
@@ -105,26 +92,25 @@ def step(builder, address, count, size):
     return builder.add(address, builder.mul(count, size))
 
 
-def sums_of_products(builder, n_terms, n_sums, terms, number=types.float32) -> list[Vector]:
+def sums_of_products(builder, n_terms, n_sums, terms) -> list[Vector]:
     """Sums over a loop that is run `n_terms` times, at least once, all of them in registers.
 
-    ``terms(i)`` writes the code for term i of each sum and returns pairs of factors, `number` in
-    Numba's types; `n_terms` is an integer value of that code.
+    ``terms(i)`` writes the code for term i of each sum and returns pairs of factors; `n_terms` is
+    an integer value of that code.
     """
-    kind = _REGISTERS[number]
     before = builder.block
     loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
     builder.branch(loop)
     builder.position_at_end(loop)
     i = builder.phi(_INTEGER)
-    sums = [builder.phi(kind) for _ in range(n_sums)]
+    sums = [builder.phi(_VECTOR) for _ in range(n_sums)]
     pairs = terms(i)
     larger = [a * b + Vector(builder, s) for (a, b), s in zip(pairs, sums, strict=True)]
     following = builder.add(i, _INTEGER(1))
     i.add_incoming(_INTEGER(0), before)
     i.add_incoming(following, loop)
     for total, new in zip(sums, larger, strict=True):
-        total.add_incoming(_same(kind, 0), before)
+        total.add_incoming(_constant(_VECTOR, 0.0), before)
         total.add_incoming(new.value, loop)
     builder.cbranch(builder.icmp_signed("<", following, n_terms), loop, after)
     builder.position_at_end(after)
@@ -154,10 +140,6 @@ def numbers_at(_context, number, address):
 
 def _pointer(builder, address, kind):
     return builder.inttoptr(address, kind.as_pointer())
-
-
-def _same(kind, number):
-    return _constant(kind, float(np.float32(number)) if kind == _VECTOR else float(number))
 
 
 def _constant(kind, number):
