@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -74,6 +75,11 @@ class Backbone(nn.Module, ABC):
     def cut(self, layers: tuple[str, ...]) -> Backbone:
         """Return a backbone that need not hold more than the chosen layers take."""
         return self
+
+    def __deepcopy__(self, memo):  # not by way of a pickle
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
     def sizes_near(self, size: tuple[int, int], layers: tuple[str, ...]) -> list[tuple[int, int]]:
         """Sizes (height, width) of images that some layers can be computed of, nearest to a size.

@@ -7,7 +7,6 @@ have no squeeze-and-excitation, ReLU6 for swish, and a first and last part that 
 
 from __future__ import annotations
 
-import copy
 import math
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,11 +151,6 @@ class EfficientNetLite(Backbone):
     def __reduce__(self):
         state = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         return _restore, (type(self), self.name, tuple(self.layers), state)
-
-    def __deepcopy__(self, memo):  # not by way of a pickle
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
 
 
 @own_torch_state()

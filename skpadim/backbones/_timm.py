@@ -96,11 +96,6 @@ class TimmBackbone(Backbone):
         attributes = {name: value for name, value in vars(self).items() if name not in kept}
         return _restore, (type(self), attributes, arrays, timm.__version__)
 
-    def __deepcopy__(self, memo):  # not by way of a pickle
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
 
 @own_torch_state()
 def _restore(cls, attributes, arrays, version):

@@ -68,11 +68,6 @@ class TorchvisionBackbone(ModuleBackbone):
         }
         return _restore, (type(self), attributes, self._channels_last, state)
 
-    def __deepcopy__(self, memo):  # not by way of a pickle
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
 
 @own_torch_state()
 def _restore(cls, attributes, channels_last, state):
