@@ -1,8 +1,8 @@
 """Find and localise defects in images with PaDiM, in scikit-learn's manner."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from skpadim._lazy import imported_on_use
 from skpadim._version import __version__
 
 if TYPE_CHECKING:
@@ -37,13 +37,4 @@ _HOMES = {
     "UnreadableImageError": "skpadim.images._unreadable",
 }
 
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'skpadim' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = imported_on_use(globals(), _HOMES)

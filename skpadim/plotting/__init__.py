@@ -1,7 +1,8 @@
 """Pictures of what a detector finds: displays, and the report."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from skpadim._lazy import imported_on_use
 
 if TYPE_CHECKING:
     from skpadim.plotting._anomaly_map_display import AnomalyMapDisplay
@@ -27,13 +28,4 @@ _HOMES = {
     "ScoreHistogramDisplay": "skpadim.plotting._score_histogram_display",
 }
 
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'skpadim.plotting' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = imported_on_use(globals(), _HOMES)
