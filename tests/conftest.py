@@ -3,6 +3,7 @@ import os
 # Threads of torch that wait sleep, here and in the processes that tests start. Read on its import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import copy
 import csv
 import importlib.util
 import multiprocessing
@@ -139,10 +140,31 @@ def threads():
 
 
 @pytest.fixture
-def make_detector():
+def drawn_once(monkeypatch):
+    """The random weights of a small network are drawn once in a session, and copied."""
+    from skpadim.backbones import _torchvision
+
+    def load(name, weights, random_state):
+        if (name, weights, random_state) != ("resnet18", None, 0):
+            return load_anew(name, weights, random_state)
+        if not _drawn:
+            _drawn.append(load_anew(name, weights, random_state))
+        return copy.deepcopy(_drawn[0])
+
+    load_anew = _torchvision._load_network
+    monkeypatch.setattr(_torchvision, "_load_network", load)
+
+
+_drawn = []
+
+
+@pytest.fixture
+def make_detector(request):
     """Make a small, repeatable detector."""
 
     def make(backbone="filter_bank", **parameters):
+        if backbone == "resnet18":
+            request.getfixturevalue("drawn_once")
         defaults = {"image_size": 64, "crop_size": None, "random_state": 0, "batch_size": 8}
         return PadimDetector(backbone, **{**defaults, **parameters})
 

@@ -52,11 +52,11 @@ def bad_folder(folder, tmp_path):
 
 def test_demo_finds_the_defects_offline(tmp_path, capsys, offline, monkeypatch):
     # Fewer parts: `.ci/run` runs the whole of it.
-    for name, number in {"N_TRAIN": 40, "N_GOOD": 8, "N_DEFECTIVE": 8}.items():
+    for name, number in {"N_TRAIN": 24, "N_GOOD": 6, "N_DEFECTIVE": 6}.items():
         monkeypatch.setattr(_demo, name, number)
     assert main(["demo", "-o", str(tmp_path / "demo.png")]) == 0
     printed, told = capsys.readouterr()
-    assert told.startswith("capsule: drawing 40 good ones to learn from\n")  # not silence
+    assert told.startswith("capsule: drawing 24 good ones to learn from\n")  # not silence
     assert "\nleather: inspecting\n" in told
     rows = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["all"]]
     assert [row[0] for row in rows] == ["capsule", "leather"]
