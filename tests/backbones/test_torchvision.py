@@ -69,7 +69,10 @@ def test_layers_are_the_networks_stages(name):
 
 
 def test_every_family_of_networks_has_stages():
-    larger = ("gf", "101", "152", "201", "169", "_l", "_b", "_h_")  # of families that are tried
+    larger = (  # of families that are tried
+        *("gf", "800mf", "34", "101", "152", "201", "161", "169", "_l", "_b", "_h_", "_m", "1_3"),
+        *("0_75", "1_5", "2_0", "vgg13", "vgg16", "vgg19", "next_small", "swin_s", "swin_v2_s"),
+    )
     for name in list_backbones()[1:]:
         if not any(part in name for part in (*larger, "vit")):
             assert list(find_stages(name))[:3] == list(LAYERS), name
