@@ -70,7 +70,7 @@ def anomaly_maps(
         weights = shown if shown.ndim == 3 else shown[None]
         maps /= anomaly_maps(weights, size, sigma).clamp(min=1e-6)
         # A number that is none must not be taken for a place that is not inspected.
-        maps[~maps.isfinite().all(dim=2).all(dim=1)] = torch.inf
+        maps[~distances.isfinite().flatten(1).all(dim=1)] = torch.inf
         return maps
     rows, columns = (
         _map_matrix_on(n_in, n_out, sigma, distances.dtype, distances.device)

@@ -18,60 +18,61 @@ def no_motion(n: int) -> torch.Tensor:
 
 def compose(first: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
     """The motion of a part that is moved by one motion, and with its surroundings by another."""
-    shifts = _turned(then, first[:, 0], first[:, 1]) + then[:, :2]
-    return torch.cat([shifts, first[:, 2:3] + then[:, 2:3], first[:, 3:] * then[:, 3:]], dim=1)
+    (shift, turn), (shift_then, turn_then) = as_complex(first), as_complex(then)
+    return as_rows(turn_then * shift + shift_then, turn_then * turn)
 
 
 def inverse(motions: torch.Tensor) -> torch.Tensor:
     """The motions that undo some."""
-    back = torch.stack([motions[:, 0], motions[:, 1], -motions[:, 2], 1 / motions[:, 3]], 1)
-    back[:, :2] = -_turned(back, back[:, 0], back[:, 1])
-    return back
+    shift, turn = as_complex(motions)
+    return as_rows(-shift / turn, 1 / turn)
 
 
 def about(motions: torch.Tensor, centre: tuple[float, float]) -> torch.Tensor:
     """The same motions about another centre, given by its (row, column) from the image's."""
-    moved = motions.clone()
-    moved[:, :2] += _turned(motions, *centre) - motions.new_tensor(centre)
-    return moved
+    shift, turn = as_complex(motions)
+    return as_rows(shift + (turn - 1) * complex(*reversed(centre)), turn)
 
 
-def _turned(motions, rows, columns):
-    """Places (n, 2), from the centre, turned and scaled."""
-    cos, sin = _cos_and_sin(motions)
-    # Rows point down: a counter-clockwise turn takes (0, 1), to the right, to (-sin, cos), upwards.
-    return torch.stack([cos * rows - sin * columns, sin * rows + cos * columns], 1)
+def as_complex(motions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers (n,): where x + i * y lies then is this times the second, plus the first."""
+    # y points down, so a counter-clockwise turn is a negative one.
+    turn = torch.polar(motions[:, 3].contiguous(), torch.deg2rad(-motions[:, 2]))
+    return torch.complex(motions[:, 1], motions[:, 0]), turn
 
 
-def _cos_and_sin(motions):
-    angle = torch.deg2rad(motions[:, 2])
-    return motions[:, 3] * torch.cos(angle), motions[:, 3] * torch.sin(angle)
+def as_rows(shift: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Motions (n, 4) of what :func:`as_complex` gives."""
+    return torch.stack([shift.imag, shift.real, -torch.rad2deg(turn.angle()), turn.abs()], dim=1)
 
 
-def places(
-    motions: torch.Tensor, size: tuple[int, int], points: tuple[int, int] | None = None
-) -> torch.Tensor:
-    """Where in images of a size those parts lie that are at even points in the reference.
+def places(motions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Where in images of a size those parts lie that are at each pixel of the reference.
 
     (n, height, width, 2) of (x, y) from -1 to 1, as :func:`torch.nn.functional.grid_sample` has
-    them; by default a point a pixel.
+    them.
     """
-    (height, width), (cos, sin) = size, _cos_and_sin(motions)
+    height, (shift, turn) = size[0], as_complex(motions)
     y, x = (
-        (torch.arange(n, device=motions.device, dtype=motions.dtype) * 2 + 1) / n - 1
-        for n in points or size
+        torch.arange(side, device=motions.device, dtype=motions.dtype) - (side - 1) / 2
+        for side in size
     )
-    by_x = torch.stack([cos, sin * (-width / height)], 1)
-    by_y = torch.stack([sin * (height / width), cos], 1)
-    shifts = torch.stack([motions[:, 1] * (2 / width), motions[:, 0] * (2 / height)], 1)
-    # Rows and columns apart: a tenth of the time of F.affine_grid.
-    of_rows = by_y[:, None] * y[:, None] + shifts[:, None]
-    return of_rows[:, :, None] + (by_x[:, None] * x[:, None])[:, None]
+    # Rows and columns apart, and both coordinates at once: a hundredth of F.affine_grid's time.
+    parts = turn[:, None] * torch.cat([y * 1j, x])
+    parts[:, :height] += shift[:, None]
+    parts = torch.view_as_complex(torch.view_as_real(parts) * to_unit(size, motions))
+    return torch.view_as_real(parts[:, :height, None] + parts[:, None, height:])
+
+
+def to_unit(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+    """What pixels (x, y) from the centre are multiplied by to lie from -1 to 1."""
+    return like.new_tensor([2 / size[1], 2 / size[0]])
 
 
 def are_inside(grid: torch.Tensor) -> torch.Tensor:
     """Which :func:`places` lie in the images."""
-    return (grid[..., 0].abs() <= 1) & (grid[..., 1].abs() <= 1)
+    near = grid.abs() <= 1
+    return near[..., 0] & near[..., 1]
 
 
 def sample(images: torch.Tensor, grid: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:

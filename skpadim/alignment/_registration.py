@@ -18,11 +18,20 @@ import torch
 from scipy.ndimage import maximum_filter
 from torch.nn import functional as F
 
-from skpadim.alignment._motion import are_inside, compose, inverse, no_motion, places, sample
+from skpadim.alignment._motion import (
+    are_inside,
+    as_complex,
+    as_rows,
+    inverse,
+    no_motion,
+    places,
+    sample,
+    to_unit,
+)
 
 # Longer sides, in pixels, of the images that are searched, and of those that refine it.
 _SIDES = (64, 128)
-_STEPS = (2, 3)  # of least squares at each
+_STEPS = (2, 2)  # of least squares at each
 _EVERY = 13  # residual, of which the spread is measured
 _TURN_STEP, _SCALE_STEP = 2.5, 0.04
 
@@ -157,45 +166,54 @@ class _Level:
 
     def __init__(self, image):
         self.image, self.size = image, tuple(image.shape)
-        rows, columns = (
+        y, x = (
             torch.arange(side, dtype=image.dtype, device=image.device) - (side - 1) / 2
             for side in self.size
         )
         by_row, by_column = torch.gradient(image)
-        turn = by_column * rows[:, None] - by_row * columns
-        scale = by_row * rows[:, None] + by_column * columns
-        changes = [by_row, by_column, torch.deg2rad(turn), scale]
-        self._changes = torch.stack(changes).flatten(1)
+        turn = by_column * y[:, None] - by_row * x
+        scale = by_row * y[:, None] + by_column * x
+        changes = torch.stack([by_row, by_column, torch.deg2rad(turn), scale]).flatten(1)
+        # As many points as the smaller image has, where most is to be seen.
+        n_points = math.prod(working_size(self.size, _SIDES[0]))
+        points = changes[:2].square().sum(dim=0).topk(n_points, sorted=False).indices
+        self._changes = changes[:, points]
         # What the light makes of the reference: gain and offset.
-        self._light = torch.stack([image, torch.ones_like(image)]).flatten(1)
+        self._light = torch.stack([image, torch.ones_like(image)]).flatten(1)[:, points]
+        self._points = (x + 1j * y[:, None]).flatten()[points]
 
     def refine(self, images, motions, parameters, n_steps):
         """Motions after some steps of weighted least squares."""
         design = torch.cat([self._changes[parameters], self._light])
-        n, weights = len(parameters), None
+        still, n, weights = no_motion(1).to(images.device), len(parameters), 1.0
+        columns = torch.eye(4, device=images.device)[parameters]
+        shift, turn = as_complex(motions)
         for _ in range(n_steps):
-            grid = places(motions, self.size)
-            inside = are_inside(grid).flatten(1)
-            moved = sample(images, grid).flatten(1)
-            solution = _least_squares(
-                design, moved, inside if weights is None else weights * inside
-            )
+            at = turn[:, None] * self._points + shift[:, None]
+            grid = torch.view_as_real(at) * to_unit(self.size, images)
+            moved, inside = sample(images, grid[:, None])[:, 0, 0], are_inside(grid)
+            solution = _least_squares(design, moved, weights * inside)
             weights = _biweights(moved - solution @ design, inside)
-            small = no_motion(len(images)).to(motions.device)
-            small[:, parameters] += solution[:, :n] / solution[:, [n]]
-            motions = compose(inverse(small), motions)
-        return motions
+            changes = solution[:, :n] / solution[:, n : n + 1]
+            by, turned = as_complex(still + changes @ columns)
+            # Composed with the inverse of what the reference would have to be moved by.
+            turn = turn / turned
+            shift = shift - turn * by
+        refined = motions.clone()
+        refined[:, parameters] = as_rows(shift, turn)[:, parameters]
+        return refined
 
     def correlation(self, images, motions):
         """Of images moved back with the reference, where both are."""
-        grid = places(motions, self.size)
+        grid = places(motions, self.size)[:, ::2, ::2]  # a quarter of the pixels tells as much
         weights = are_inside(grid).flatten(1).to(images.dtype)
         total = weights.sum(1, keepdim=True).clamp(min=1)
 
         def centred(values):
             return weights * (values - (weights * values).sum(1, keepdim=True) / total)
 
-        a, b = centred(sample(images, grid).flatten(1)), centred(self._light[:1])
+        a = centred(sample(images, grid).flatten(1))
+        b = centred(self.image[None, ::2, ::2].flatten(1))
         return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
 
 
@@ -212,8 +230,8 @@ def _least_squares(design, values, weights):
     weighted = design * weights[:, None]
     normal, right = (weighted @ design.T).double(), (weighted @ values[..., None]).double()
     # A motion that changes nothing that is seen stays at nothing.
-    ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2) + 1e-9
-    return torch.linalg.solve(normal + torch.diag_embed(ridge), right)[..., 0].to(values.dtype)
+    normal.diagonal(dim1=1, dim2=2).mul_(1 + 1e-6).add_(1e-9)
+    return torch.linalg.solve(normal, right)[..., 0].to(values.dtype)
 
 
 def _autocorrelation(image, reach):
