@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,7 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim.alignment._motion import are_inside, compose, inverse, places, sample
-from skpadim.alignment._registration import Limits, Reference, in_pixels, resized, working_size
+from skpadim.alignment._registration import (
+    _SEEN_TURN,
+    Limits,
+    Reference,
+    in_pixels,
+    resized,
+    working_size,
+)
 from skpadim.images._batches import Images, read_ahead, stack_pixels
 from skpadim.images._read import to_float
 from skpadim.images._sizes import sizes_of
@@ -29,8 +37,8 @@ _MAX_FOR_REFERENCE, _AT_A_TIME = 64, 8
 # Of the correlation with the reference: below the first there is no common picture; an image that
 # is less alike than most by the second, and by what good ones vary, is none of them.
 _LEAST_ALIKE, _LESS_ALIKE = 0.5, 0.15
-# Degrees that turns must be seen by.
-_SEEN_TURN = 5.0
+# Of the correlation, too: what is lost by moving an image alone.
+_LEAST_NOISE = 0.005
 
 
 class ImageAligner(
@@ -151,10 +159,13 @@ class ImageAligner(
         chosen = _spread_out(len(images), _MAX_FOR_REFERENCE)
         greys = torch.cat(list(self._iter_greys(images.take(chosen))))
         reference, peaks = _learn(greys, limits)
-        noise = 1 - peaks.median().item()
-        if limits.angle and Reference(reference, limits).loss_of_turn(_SEEN_TURN) < noise:
-            limits = Limits(limits.shift, 0.0, limits.scale)
-            reference, peaks = _learn(greys, limits)
+        if limits.angle:
+            # Turns beyond half of one after which the part looks the same are those before it.
+            noise = max(_LEAST_NOISE, 1 - peaks.median().item())
+            half = Reference(reference, limits).turn_that_looks_alike(noise) / 2
+            if half < limits.angle:
+                limits = replace(limits, angle=half if half > _SEEN_TURN / 2 else 0.0)
+                reference, peaks = _learn(greys, limits)
         min_peak = _least(peaks)
         if peaks.median() < _LEAST_ALIKE:
             raise ValueError(
@@ -163,7 +174,14 @@ class ImageAligner(
                 "needed). A texture needs no alignment: leave it out, with sharing='image' in a "
                 "PadimDetector."
             )
-        again = Reference(reference, limits).looks_alike_at()
+        if (prepared := Reference(reference, limits)).slides(min_peak):
+            raise ValueError(
+                "The images look the same when they are shifted along a line, so that how far a "
+                "part lies along it cannot be seen: it runs through the whole frame, as a bar or "
+                "an edge does. Take images that show an end or a corner of it, or leave alignment "
+                "out."
+            )
+        again = prepared.looks_alike_at()
         if again >= min_peak:
             raise ValueError(
                 "The images repeat themselves, so that one place is as good as another (shifted, "
@@ -172,7 +190,7 @@ class ImageAligner(
             )
         self.reference_, self.min_peak_ = reference.numpy(), min_peak
         self.sees_turns_, self._limits = limits.angle > 0, limits
-        self._reference = Reference(reference, limits)
+        self._reference = prepared
         images.motions = None
         n_aligned = len(self.measure_all(images))
         if n_aligned <= len(images) / 2:

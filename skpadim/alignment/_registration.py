@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import label, maximum_filter
 from torch.nn import functional as F
 
 from skpadim.alignment._motion import (
@@ -34,6 +34,9 @@ _SIDES = (64, 128)
 _STEPS = (2, 2)  # of least squares at each
 _EVERY = 13  # residual, of which the spread is measured
 _TURN_STEP, _SCALE_STEP = 2.5, 0.04
+# What is seen to turn is seen by so many degrees; what is seen to move, by this share of the side.
+_SEEN_TURN, _FAR = 5, 0.15
+_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -137,13 +140,34 @@ class Reference:
         peaks[tuple(middle)] = False
         return float(alike[peaks].max(initial=-1))
 
-    def loss_of_turn(self, angle: float) -> float:
-        """Correlation with itself that the reference loses when it is turned by some degrees."""
-        image = self._levels[-1].image[None, None]
-        turn = no_motion(1).to(image.device)
-        turn[:, 2] = angle
-        turned = sample(image, places(turn, self.size))
-        return 1 - self._levels[-1].correlation(turned, no_motion(1).to(image.device)).item()
+    def slides(self, alike: float) -> bool:
+        """Whether it stays alike by so much all the way to a shift of some 15 % of the side.
+
+        Then it looks the same along a line, as a bar does that runs through the whole frame.
+        """
+        image = self._levels[-1].image.numpy(force=True)
+        values = _autocorrelation(image, [int(_FAR * side) for side in self.size])
+        regions, _ = label(values >= alike, np.ones((3, 3)))
+        around = regions == regions[tuple(side // 2 for side in values.shape)]
+        return bool(around[[0, -1]].any() or around[:, [0, -1]].any())
+
+    def turn_that_looks_alike(self, loss: float) -> float:
+        """Degrees of the smallest turn by which it loses less correlation with itself than `loss`.
+
+        In whole degrees from 5, up to twice the limit; infinite where there is none. About whatever
+        centre: the turned reference may be shifted.
+        """
+        image = self._levels[-1].image
+        degrees = torch.arange(_SEEN_TURN, min(180, 2 * self.limits.angle) + 1)
+        turns = no_motion(len(degrees)).to(image.device)
+        turns[:, 2] = degrees
+        by_shifts = Reference(image, Limits(0.4))
+        for some, at in zip(turns.split(_AT_A_TIME), degrees.split(_AT_A_TIME), strict=True):
+            turned = sample(image.expand(len(some), 1, -1, -1), places(some, self.size))[:, 0]
+            found = at[(by_shifts.register(turned)[1] > 1 - loss).cpu()]
+            if len(found):
+                return found[0].item()
+        return math.inf
 
     def _search(self, images):
         """Motions (n, 4) of small images (n, height, width), to some half of a pixel."""
