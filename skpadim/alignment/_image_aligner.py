@@ -19,7 +19,6 @@ from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
 from skpadim.alignment._motion import are_inside, compose, inverse, places, sample
 from skpadim.alignment._registration import (
-    _SEEN_TURN,
     Limits,
     Reference,
     in_pixels,
@@ -65,8 +64,9 @@ class ImageAligner(
     max_shift : float, default=0.15
         How far parts lie from the reference, at most: share of the side, in (0, 0.4].
     max_angle : float, default=15.0
-        Degrees that they are turned by, at most, in (0, 180]; ignored with "translation". A part
-        that looks the same after a turn (a hexagon after 60°) needs less than half of that turn.
+        Degrees that they are turned by, at most, in (0, 180]; ignored with "translation". Of a part
+        that looks the same after a turn (a hexagon after 60°) no more than half of that turn is
+        looked for: it then lies as all others do.
     max_scale : float, default=1.1
         How many times larger or smaller they are, at most, in (1, 2]; only with "similarity".
 
@@ -87,7 +87,8 @@ class ImageAligner(
     -----
     Refused, with a ValueError: textures that have no common picture (wood, leather), and those that
     repeat within `max_shift` (fabric, a grid), where one place is as good as another. They need no
-    alignment: see ``sharing="image"`` of :class:`PadimDetector`.
+    alignment: see ``sharing="image"`` of :class:`PadimDetector`. And a bar or an edge that runs
+    through the whole frame: nobody can see how far it has moved along itself.
 
     A turned part in an image that is squeezed to a square has another shape. So images must have
     the proportions of `image_size`, within 2 %, unless ``motion="translation"``.
@@ -145,7 +146,7 @@ class ImageAligner(
         Raises
         ------
         ValueError
-            If most images cannot be aligned, or if any place is as good as another.
+            If most images cannot be aligned, or if one place is as good as another.
         """
         self._validate_params()
         images = Images(X, min_images=3)
@@ -160,11 +161,10 @@ class ImageAligner(
         greys = torch.cat(list(self._iter_greys(images.take(chosen))))
         reference, peaks = _learn(greys, limits)
         if limits.angle:
-            # Turns beyond half of one after which the part looks the same are those before it.
             noise = max(_LEAST_NOISE, 1 - peaks.median().item())
-            half = Reference(reference, limits).turn_that_looks_alike(noise) / 2
-            if half < limits.angle:
-                limits = replace(limits, angle=half if half > _SEEN_TURN / 2 else 0.0)
+            angle = Reference(reference, limits).largest_turn(noise)
+            if angle < limits.angle:
+                limits = replace(limits, angle=angle)
                 reference, peaks = _learn(greys, limits)
         min_peak = _least(peaks)
         if peaks.median() < _LEAST_ALIKE:

@@ -151,23 +151,25 @@ class Reference:
         around = regions == regions[tuple(side // 2 for side in values.shape)]
         return bool(around[[0, -1]].any() or around[:, [0, -1]].any())
 
-    def turn_that_looks_alike(self, loss: float) -> float:
-        """Degrees of the smallest turn by which it loses less correlation with itself than `loss`.
+    def largest_turn(self, loss: float) -> float:
+        """Degrees up to which turns can be told apart, at most the limit.
 
-        In whole degrees from 5, up to twice the limit; infinite where there is none. About whatever
-        centre: the turned reference may be shifted.
+        That is 0 if a turn of 5° costs less correlation with itself than `loss`; else half of a
+        turn that does. About whatever centre: the turned reference may be shifted.
         """
         image = self._levels[-1].image
         degrees = torch.arange(_SEEN_TURN, min(180, 2 * self.limits.angle) + 1)
         turns = no_motion(len(degrees)).to(image.device)
         turns[:, 2] = degrees
-        by_shifts = Reference(image, Limits(0.4))
-        for some, at in zip(turns.split(_AT_A_TIME), degrees.split(_AT_A_TIME), strict=True):
+        by_shifts, losses = Reference(image, Limits(0.4)), []
+        for some in turns.split(_AT_A_TIME):
             turned = sample(image.expand(len(some), 1, -1, -1), places(some, self.size))[:, 0]
-            found = at[(by_shifts.register(turned)[1] > 1 - loss).cpu()]
-            if len(found):
-                return found[0].item()
-        return math.inf
+            losses += (1 - by_shifts.register(turned)[1]).tolist()
+        if not losses or min(losses) >= loss:
+            return self.limits.angle
+        first = next(i for i, value in enumerate(losses) if value < loss)
+        turn = first + int(np.argmin(losses[first : first + _SEEN_TURN]))
+        return min(self.limits.angle, degrees[turn].item() / 2) if first else 0.0
 
     def _search(self, images):
         """Motions (n, 4) of small images (n, height, width), to some half of a pixel."""

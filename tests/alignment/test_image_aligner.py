@@ -76,6 +76,46 @@ def test_a_symmetric_part_is_not_turned():
     assert abs(moved["dy"].median()) < 0.15
 
 
+@pytest.fixture
+def drawn(photograph, some_motions, rng):
+    """Photographs of a shape, by the depth that places (x, y) from -0.5 to 0.5 have inside it."""
+
+    def draw(depth, angle):
+        y, x = (np.mgrid[:256, :256] + 0.5) / 256 - 0.5
+        shape = np.clip(256 * depth(x, y) + 0.5, 0, 1)[..., None].repeat(3, -1)
+        images = (40 + 150 * shape)[None].astype(np.uint8).repeat(12, 0)
+        motions = some_motions(12, rng, 8, angle)
+        noise = rng.normal(0, 4, (12, SIZE, SIZE, 3))
+        moved = photograph(images, motions, SIZE) + noise
+        return moved.clip(0, 255).round().astype(np.uint8), motions[:, 2].numpy()
+
+    return draw
+
+
+def hexagon(x, y):
+    sector = np.pi / 3
+    angle = (np.arctan2(y, x) + sector / 2) % sector - sector / 2
+    return 0.3 - np.hypot(x, y) * np.cos(angle)
+
+
+def test_a_hexagon_is_turned_to_the_next_corner(drawn):
+    images, angles = drawn(hexagon, 60)
+    aligner = ImageAligner(image_size=SIZE, max_angle=90).fit(images)
+    table = aligner.alignment_
+    assert table["aligned"].all()
+    assert table["angle"].abs().max() < 33
+    apart = (table["angle"] - angles).to_numpy()
+    apart = (apart - apart[0] + 30) % 60 - 30  # of which nobody can see multiples
+    assert np.abs(apart).max() < 1
+
+
+@pytest.mark.parametrize(("motion", "angle"), [("translation", 0), ("rigid", 10)])
+def test_a_bar_through_the_frame_is_refused(drawn, motion, angle):
+    bar, _ = drawn(lambda x, y: 0.1 - np.abs(y) + 0 * x, angle)
+    with pytest.raises(ValueError, match="runs through the whole frame"):
+        ImageAligner(motion, image_size=SIZE).fit(bar)
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [("grid", "repeat themselves"), ("fabric", "repeat themselves"), ("wood", "no common picture")],

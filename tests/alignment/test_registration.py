@@ -66,12 +66,21 @@ def test_repetition_and_symmetry_are_seen(rng):
     stripes = torch.tensor(np.sin(rows) * np.sin(columns), dtype=torch.float32)
     assert Reference(stripes, Limits(0.2)).looks_alike_at() > 0.9
     disc = torch.tensor(np.hypot(rows - 31.5, columns - 31.5) < 20, dtype=torch.float32)
-    reference = Reference(disc, Limits(0.2))
+    reference = Reference(disc, Limits(0.2, 15.0))
     assert reference.looks_alike_at() < 0
-    assert reference.loss_of_turn(5) < 0.015
+    assert reference.largest_turn(0.015) == 0
+    assert Reference(disc.roll(9, 1), Limits(0.2, 15.0)).largest_turn(0.015) == 0
     box = torch.zeros(64, 64)
     box[20:44, 10:54] = 1
-    assert Reference(box, Limits(0.2)).loss_of_turn(5) > 0.03
+    assert Reference(box, Limits(0.2, 15.0)).largest_turn(0.015) == 15
+    assert Reference(box, Limits(0.2, 180.0)).largest_turn(0.015) == pytest.approx(90, abs=1)
+    assert not Reference(box, Limits(0.2)).slides(0.9)
+    box[:, 10:] = box[:, 20:21]  # an end is in the picture
+    assert not Reference(box.roll(16, 1), Limits(0.2)).slides(0.9)
+    assert Reference(box[:, 10:], Limits(0.2)).slides(0.9)
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    aslant = ((rows - 1.5 * columns).abs() < 12).float()
+    assert Reference(aslant, Limits(0.2)).slides(0.9)
 
 
 def test_nothing_to_see_is_no_error():
