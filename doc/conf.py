@@ -7,6 +7,7 @@ import skpadim
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from _failures import draw_failures
 from _figures import draw_all
 
 project = "skpadim"
@@ -76,3 +77,4 @@ sphinx_gallery_conf = {
 
 def setup(app):
     app.connect("builder-inited", draw_all)
+    app.connect("builder-inited", draw_failures)
