@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
+from skpadim._thread_limits import threads_limited
 from skpadim.alignment._motion import are_inside, compose, inverse, places, sample
 from skpadim.alignment._registration import (
     Limits,
@@ -174,7 +175,7 @@ class ImageAligner(
                 "needed). A texture needs no alignment: leave it out, with sharing='image' in a "
                 "PadimDetector."
             )
-        if (prepared := Reference(reference, limits)).slides(min_peak):
+        if (prepared := Reference(reference, limits)).slides(1 - _LESS_ALIKE):
             raise ValueError(
                 "The images look the same when they are shifted along a line, so that how far a "
                 "part lies along it cannot be seen: it runs through the whole frame, as a bar or "
@@ -285,7 +286,8 @@ class ImageAligner(
         return np.concatenate([self._locate(greys) for greys in self._iter_greys(images)])
 
     def _locate(self, greys):
-        motions, peaks = self._reference.register(greys)
+        with threads_limited(1):  # they would be woken some hundred times, for less than they do
+            motions, peaks = self._reference.register(greys)
         aligned = self._limits.allow(motions, tuple(greys.shape[1:])) & (peaks >= self.min_peak_)
         motions = in_pixels(motions, tuple(greys.shape[1:]), self._size)
         return torch.cat([motions, peaks[:, None], aligned[:, None]], 1).numpy(force=True)
