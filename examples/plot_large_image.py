@@ -2,8 +2,8 @@
 Small defects in large images
 =============================
 
-A scratch of ten pixels is gone when a large photograph is made small. With ``tile_size``
-the network sees it as it is, tile by tile.
+A scratch of ten pixels is gone when a large photograph is made small. With
+``tile_size`` the network sees it as it is, tile by tile.
 """
 
 # %%
@@ -51,7 +51,9 @@ tiles = PadimDetector(
 ).fit(train)
 for name, detector in (("256 x 256", small), ("in tiles", tiles)):
     flagged, found = (np.sum(detector.predict(X) == -1) for X in (good, bad))
-    print(f"{name:10} good flagged {flagged} of 4, scratches found {found} of 4")
+    print(
+        f"{name:10} good flagged {flagged} of 4, scratches found {found} of 4"
+    )
 
 # %%
 # There is one map of the whole image.
