@@ -1,5 +1,7 @@
 """Time and memory of large photographs, by `tile_size`: learn from some, score others.
 
+Usage: python benchmarks/large_images.py [--rows "12 MP"] [--n-train 50] [--n-test 20]
+
 Each row is a process of its own, whose peak of memory is the system's count (ru_maxrss). Images are
 generated: a board with fixed structure, light that differs, noise, and in half of those to score a
 scratch of about 10 pixels. Needs room for the model in the folder of temporary files (TMPDIR).
