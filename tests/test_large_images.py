@@ -114,6 +114,7 @@ def test_factors_of_a_mapped_model_lie_in_a_file_too(good, in_files, tmp_path):
 
 
 def test_files_are_gone_with_the_model(in_files, good):
+    gc.collect()  # what other tests have left
     before = len(list(_file_memory._mapped))
     model = make(n_features=9).fit(good)
     assert len(list(_file_memory._mapped)) > before
