@@ -45,7 +45,7 @@ from skpadim.gaussian._patch_gaussian import (
     state_in,
     whitening_in,
 )
-from skpadim.gaussian._sharing import check_shared_scorable
+from skpadim.gaussian._sharing import check_shared_scorable, least_pool
 from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._tags import TakesImagesMixin
@@ -346,6 +346,7 @@ class PadimDetector(
         embedder = self._make_embedder().fit(images)
         images, kept = _aligned(embedder.aligner_, images)
         groups = None if groups is None else groups[kept]
+        least = 2 if least_pool(self.sharing, embedder.inspected_) == 1 else 1
         check_enough_samples(len(images), self.calibration, groups, names, least)
         learned = learn(embedder, images, self.n_jobs, self.sharing)
         sharing = self.sharing, embedder.inspected_

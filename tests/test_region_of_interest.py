@@ -1,10 +1,13 @@
 """A detector that inspects a region of interest, and nothing else."""
 
+import copy
 import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -94,6 +97,47 @@ def test_in_pipelines_and_with_features_that_are_kept(detector, parts, good, tmp
     other = clone(embedder).set_params(roi=~ROI)
     other = make_pipeline(other, PatchGaussian()).fit(good)  # from the same folder
     assert abs(other.score_samples(parts.data) - scores).min() > 1e-3
+
+
+def test_features_are_kept_by_the_window_that_the_network_has_seen(make_detector, good, tmp_path):
+    roi = np.zeros((64, 64), bool)
+    roi[37, 5] = True
+    make_detector("resnet18", weights=None, roi=roi, layers="layer1", memory=tmp_path).fit(good)
+    kept, expected = (
+        make_detector(
+            "resnet18", weights=None, roi=roi, layers=("layer1", "layer2"), memory=memory
+        ).fit(good)
+        for memory in (tmp_path, None)
+    )
+    np.testing.assert_allclose(kept.training_scores_, expected.training_scores_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, pd.DataFrame])
+def test_regions_of_all_kinds_are_known_again(make_detector, good, kind):
+    corners = [(4, 4), (40, 4), (40, 40)]
+    for roi in (kind(ROI), [kind(corners)]):
+        detector = copy.deepcopy(make_detector(roi=roi).fit(good))
+        detector.set_params(roi=copy.deepcopy(roi)).predict(good[:1])
+        with pytest.raises(ValueError, match="was fitted with roi="):
+            detector.set_params(roi=[kind(corners[::-1])]).predict(good[:1])
+
+
+@pytest.mark.parametrize("sharing", ["neighbourhood", "image"])
+def test_one_patch_shares_with_none(make_detector, good, sharing):
+    roi = np.zeros((64, 64), bool)
+    roi[37, 5] = True
+    with pytest.raises(ValueError, match="needs at least 3 training samples, found 2"):
+        make_detector(roi=roi, sharing=sharing).fit(good[:2])
+
+
+def test_regions_of_skipped_images_are_not_looked_at(make_detector, good, folder, tmp_path):
+    detector = make_detector().fit(good)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [folder / "part_000.png", tmp_path / "broken.png"]
+    for roi in ([(4, 4), (40, 4), (40, 40)], ROI[:32]):
+        with pytest.warns(UserWarning, match="broken.png"):
+            found = list(detector.inspect(images, on_error="skip", roi=[ROI, roi]))
+        assert [inspection.index for inspection in found] == [0]
 
 
 def test_models_are_kept_updated_and_checked(detector, make_detector, parts, good, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from skpadim._arrays import as_array
 from skpadim.images._sizes import pair_of
 
 EMBEDDING_CONSTRAINTS = {
@@ -62,11 +63,11 @@ def check_unchanged(estimator, fitted_parameters):
 
 
 def _equal(one, other):
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
     sequences = (tuple, list)
     if isinstance(one, sequences) and isinstance(other, sequences):
-        return tuple(one) == tuple(other)
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if any(hasattr(each, "__array__") for each in (one, other)):  # tensors and tables, too
+        return np.array_equal(as_array(one, "one"), as_array(other, "other"))
     return type(one) not in sequences and type(other) not in sequences and one == other
 
 
@@ -117,7 +118,7 @@ def check_tile_size(tile_size, size, backbone, layers):
     step = backbone.layers[layers[-1]].stride
     for name, sides in (("image_size (after crop_size)", size), ("tile_size", tile)):
         if any(side % step for side in sides):
-            near = tuple(max(step, round(side / step) * step) for side in sides)
+            near = tuple(max(2 * step, round(side / step) * step) for side in sides)
             raise ValueError(
                 f"{name} is {sides[0]} x {sides[1]}: with tile_size, both sides must be multiples "
                 f"of {step}, the stride of {layers[-1]} of {backbone.name}, as {near}."

@@ -238,8 +238,6 @@ class PatchEmbedder(
         self : PatchEmbedder
         """
         self._validate_params()
-        if self.tile_size is not None and self.memory is not None:
-            raise ValueError("memory keeps no features of tiles: leave memory or tile_size out.")
         images = None if X is None else Images(X)
         if self.keep_aspect_ratio and images is None:
             raise ValueError("keep_aspect_ratio=True: fit needs X, whose proportions are kept.")
@@ -402,6 +400,11 @@ class PatchEmbedder(
         """
         check_is_fitted(self)
         return fit_to_size(images, self.image_size_, self.input_size_)
+
+    def _validate_params(self):
+        super()._validate_params()
+        if self.tile_size is not None and self.memory is not None:
+            raise ValueError("memory keeps no features of tiles: leave memory or tile_size out.")
 
     def _new_aligner(self, size):
         """An aligner for images of a size (height, width)."""
@@ -583,14 +586,13 @@ class PatchEmbedder(
         settings = (network, *sizes, self.keep_aspect_ratio, self.precision, device.type)
         if self.aligner_ is not None:
             settings += (self.aligner_.digest,)
-        if self.roi_ is not None:
-            settings += (sha256(self.roi_.tobytes()).hexdigest(),)
+        (window,) = self._windows  # of tiles none are kept
+        if self.roi_ is not None:  # the window depends on the layers, too
+            settings += (sha256(self.roi_.tobytes()).hexdigest(), window.rows, window.columns)
         cache = FeatureCache(self.memory, settings)
         usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
         kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
         names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
-
-        (window,) = self._windows  # of tiles none are kept
 
         def compute(pixels):
             network = self._network_on(device, kept, window, narrow=False)

@@ -97,7 +97,8 @@ class Images(Sequence):
             return None
         rois = np.ones((stop - start, *crop), dtype=bool)
         for index in range(start, stop):
-            if not is_missing(self.regions[index]):
+            is_skipped = bool(self.skipped) and self._numbers[index] in self.skipped
+            if not (is_skipped or is_missing(self.regions[index])):
                 sizes = [self.size_of(index)]
                 name = f"roi[{self._numbers[index]}]"
                 rois[index - start] = read_roi(self.regions[index], sizes, size, crop, name)

@@ -48,7 +48,11 @@ def read_roi(
     top, left, bottom, right = centre_of(size, crop)
     inside = whole[np.ix_(rows[top:bottom], columns[left:right])]
     if not inside.any():
-        where = " within crop_size" if whole.any() else ""
+        where = ""
+        if whole[np.ix_(rows, columns)].any():
+            where = " within crop_size"
+        elif whole.any():
+            where = f" that is left at image_size, {_words(size)}"
         raise ValueError(f"{name} has no pixel{where}: there is nothing to inspect.")
     return inside
 

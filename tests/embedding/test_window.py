@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from torch import nn
 
-from skpadim.backbones import load_backbone
+from skpadim.backbones import ModuleBackbone, load_backbone
 from skpadim.embedding._window import tiles_of, window_around
 
 STEP, STRIDE = 16, 8
@@ -55,3 +56,15 @@ def test_the_window_around_a_region_begins_and_ends_at_steps_of_the_coarsest_lay
         slice(2 * step, 4 * step),
     )
     assert window.cells.sum() == inspected.sum()
+
+
+@pytest.mark.parametrize("kernel", [2, 5])
+def test_a_network_that_needs_more_pixels_sees_all(kernel):
+    module = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, kernel, 2, (kernel - 2) // 2))
+    network = ModuleBackbone(module, ["0", "1"])
+    roi = np.zeros((64, 64), bool)
+    roi[20, 9] = True
+    inspected = roi.reshape(16, 4, 16, 4).any(axis=(1, 3))
+    window = window_around(roi, inspected, network, ("0", "1"))
+    assert window.rows == (slice(16, 24) if kernel == 2 else slice(0, 64))
+    assert window.cells.sum() == 1

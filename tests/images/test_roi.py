@@ -78,6 +78,13 @@ def test_a_region_outside_of_the_crop_is_told():
         read_roi(roi, [], SIZE, (10, 10))
 
 
+def test_a_region_that_is_too_small_for_the_input_is_told():
+    roi = np.zeros((200, 300), dtype=bool)
+    roi[0, 0] = True
+    with pytest.raises(ValueError, match="no pixel that is left at image_size, 20 pixels high"):
+        read_roi(roi, [(200, 300)], SIZE, SIZE)
+
+
 def test_cells_are_those_with_a_pixel_of_the_region(region):
     cells = cells_of(torch.from_numpy(region)[None], (5, 6))[0].numpy()
     expected = region.reshape(5, 4, 6, 5).any(axis=(1, 3))
