@@ -56,7 +56,12 @@ def is_in_file(tensor: torch.Tensor) -> bool:
     if tensor.device.type != "cpu" or not _mapped:
         return False
     place = tensor.untyped_storage().data_ptr()
-    return any(start <= place < end for start, end in list(_mapped.values()))
+    return any(start <= place < end for start, end in map(_mapped.get, _maps()))
+
+
+def _maps():
+    """All maps that are there; other threads may add some meanwhile."""
+    return [mapping for ref in _mapped.keyrefs() if (mapping := ref()) is not None]
 
 
 def in_turn(blocks: list[slice]) -> Iterator[slice]:
@@ -76,5 +81,5 @@ def let_pages_go() -> None:
     except OSError:  # not Linux
         return
     if resident > _MAX_RESIDENT_BYTES:
-        for mapping in list(_mapped):
+        for mapping in _maps():
             mapping.madvise(mmap.MADV_DONTNEED)

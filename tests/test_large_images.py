@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import weakref
 
 import joblib
 import numpy as np
@@ -133,6 +134,30 @@ def test_what_is_let_go_is_not_lost(monkeypatch):
     assert tensor.sum(dtype=torch.float64).item() == sum(range(1_000_000))
 
 
+def test_threads_may_add_files_while_others_look(monkeypatch):
+    monkeypatch.setattr("skpadim._file_memory._MAX_RESIDENT_BYTES", 0)
+    tensors = [_file_memory.empty_in_file((1,), torch.float32)]
+    mappings = _file_memory._mapped
+
+    class AddsMore(weakref.WeakKeyDictionary):
+        def __iter__(self):  # another thread adds some when this one has begun
+            for mapping in super().__iter__():
+                note_more()
+                yield mapping
+
+        def values(self):
+            for value in super().values():
+                note_more()
+                yield value
+
+    def note_more():
+        tensors.append(_file_memory.empty_in_file((1,), torch.float32))
+
+    monkeypatch.setattr(_file_memory, "_mapped", AddsMore(mappings.items()))
+    assert not _file_memory.is_in_file(torch.zeros(3))
+    _file_memory.let_pages_go()
+
+
 def test_a_full_disk_is_told_in_words(good, in_files, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -160,6 +185,7 @@ def test_regions_take_the_tiles_that_they_lie_in(parts, good):
     [
         ({"image_size": 200}, r"image_size \(after crop_size\) is 200 x 200.*multiples of 32"),
         ({"tile_size": 100}, "tile_size is 100 x 100.*multiples of 32"),
+        ({"tile_size": 1}, r"as \(64, 64\)"),
         ({"tile_size": 32}, "tile_size=32 is less than 64, twice the stride of layer3"),
         ({"tile_size": (96, 96, 96)}, "tile_size=.* pair"),
         ({"memory": "folder"}, "memory keeps no features of tiles"),
@@ -168,6 +194,12 @@ def test_regions_take_the_tiles_that_they_lie_in(parts, good):
 def test_what_does_not_suit_tiles_is_told(parameters, problem, good):
     with pytest.raises(ValueError, match=problem):
         make(**parameters).fit(good)
+
+
+def test_memory_is_refused_after_the_fit_too(good, tmp_path):
+    detector = make().fit(good).set_params(memory=tmp_path)
+    with pytest.raises(ValueError, match="memory keeps no features of tiles"):
+        detector.predict(good[:1])
 
 
 def test_workers_are_not_needed(good):
