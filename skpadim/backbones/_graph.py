@@ -110,7 +110,8 @@ class RectifiedConv2d(nn.Conv2d):
 
     def forward(self, images, added=None):
         """Map images as the convolution does; `added` is added to its outputs."""
-        if self.takes_one_step and images.device.type == "cpu" and added is None:
+        is_cast = images.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if self.takes_one_step and images.device.type == "cpu" and not is_cast and added is None:
             shape = self.padding, self.stride, self.dilation, self.groups
             limits = "hardtanh", [0.0, self.limit], ""
             convolve = torch.ops.mkldnn._convolution_pointwise
@@ -128,7 +129,6 @@ def _clips_in_one_step(convolution):
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # torch's own, for its compiler
-        and not torch.is_autocast_enabled("cpu")
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
         and all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors)

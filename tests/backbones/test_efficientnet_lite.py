@@ -211,3 +211,17 @@ def test_joined_they_are_a_detector(parts, good, make_detector):
     scores = detector.score_samples(parts.data)
     assert np.mean(scores[parts.target == 1]) > np.mean(scores[parts.target == -1])
     assert np.array_equal(pickle.loads(pickle.dumps(detector)).score_samples(parts.data), scores)
+
+
+@pytest.mark.parametrize("backbone", ["auto", "mobilenet_v2"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_networks_that_clip_compute_in_half_precision_too(
+    parts, good, make_detector, backbone, precision
+):
+    weights = "imagenet" if backbone == "auto" else None
+    exact, half = (
+        make_detector(backbone, weights=weights, precision=each).fit(good)
+        for each in ("float32", precision)
+    )
+    expected, found = (each.score_samples(parts.data) for each in (exact, half))
+    assert np.corrcoef(expected, found)[0, 1] > 0.95
