@@ -7,7 +7,7 @@ from skpadim.alignment._image_aligner import ImageAligner
 
 def inspected_in_words(detector) -> str:
     """Which part of an image is inspected."""
-    embedder, roi = detector.embedder_, getattr(detector, "roi_", None)
+    embedder, roi = detector.embedder_, detector.roi_
     is_whole = embedder.input_size_ == embedder.image_size_
     middle = "all" if is_whole else "the middle, {} x {}".format(*embedder.input_size_)
     if roi is None:
@@ -18,7 +18,7 @@ def inspected_in_words(detector) -> str:
 def input_in_words(detector) -> dict[str, str]:
     """What becomes of an image before the network sees it, but for its size; a line each."""
     rows = {"of which is inspected": inspected_in_words(detector)}
-    if getattr(detector, "tile_size", None) is not None:
+    if detector.tile_size is not None:
         rows["tiles"] = f"the network sees the image in tiles, tile_size={detector.tile_size!r}"
     aligner = detector.aligner_
     if aligner is None:

@@ -73,7 +73,7 @@ def look_at_folder(given, folder: Path, options, detector):
     findings |= _of_shrinking(common, detector)
     ratios = [height / width for height, width in sizes]
     are_alike = max(ratios) <= 1.02 * min(ratios)  # or a turned part has another shape
-    if are_alike and len(paths) >= 3 and getattr(detector, "aligner_", None) is None:
+    if are_alike and len(paths) >= 3 and (detector is None or detector.aligner_ is None):
         more, found = look_at_positions(paths, common, folder)
         facts, findings = facts | more, findings | found
     return paths, facts, findings
@@ -154,7 +154,7 @@ def _of_pixels(paths, looks):
 
 def _of_shrinking(size, detector):
     """The finding that small defects are lost where images are made smaller."""
-    if getattr(detector, "tile_size", None) is not None:
+    if detector is not None and detector.tile_size is not None:
         return {}
     seen = detector.embedder_.image_size_ if detector else (_IMAGE_SIZE, _IMAGE_SIZE)
     shrunk = max(side / shown for side, shown in zip(size, seen, strict=True))

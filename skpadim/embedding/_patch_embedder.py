@@ -32,7 +32,7 @@ from skpadim.embedding._parameters import (
     check_tile_size,
     check_unchanged,
 )
-from skpadim.embedding._window import seen_of, tiles_of, whole_window, window_around
+from skpadim.embedding._window import seen_of, windows_of
 from skpadim.gaussian._linalg import blas_threads
 from skpadim.images._batches import (
     Images,
@@ -253,6 +253,7 @@ class PatchEmbedder(
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
+        tile = None
         if self.tile_size is None:
             check_input_size(size, crop, self.crop_size, backbone, layers)
             grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
@@ -264,13 +265,7 @@ class PatchEmbedder(
         inspected = np.ones(grid, dtype=bool)
         if roi is not None:
             inspected = cells_of(torch.from_numpy(roi)[None], grid)[0].numpy()
-        if self.tile_size is not None:
-            step = backbone.layers[layers[-1]].stride
-            windows = tiles_of(crop, tile, inspected, step)
-        elif roi is not None:
-            windows = [window_around(roi, inspected, backbone, layers)]
-        else:
-            windows = [whole_window(crop, inspected)]
+        windows = windows_of(crop, tile, roi, inspected, backbone, layers)
 
         self.backbone_ = backbone.name
         self.layers_ = layers

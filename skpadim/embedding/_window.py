@@ -23,6 +23,22 @@ class Window(NamedTuple):
     places: np.ndarray | None = None  # of these patches among all that are wanted; None is all
 
 
+def windows_of(
+    size: tuple[int, int],
+    tile_size: tuple[int, int] | None,
+    roi: np.ndarray | None,
+    inspected: np.ndarray,
+    backbone: Backbone,
+    layers: tuple[str, ...],
+) -> list[Window]:
+    """Windows that show all patches which are inspected, each of them wanted of one."""
+    if tile_size is not None:
+        return tiles_of(size, tile_size, inspected, backbone.layers[layers[-1]].stride)
+    if roi is not None:
+        return [window_around(roi, inspected, backbone, layers)]
+    return [whole_window(size, inspected)]
+
+
 def whole_window(size: tuple[int, int], inspected: np.ndarray) -> Window:
     """All of an input of some size."""
     return Window(slice(0, size[0]), slice(0, size[1]), inspected)

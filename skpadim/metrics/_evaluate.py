@@ -92,7 +92,8 @@ def evaluate(detector, X, y, masks, *, resolution="model", exact=False) -> dict[
     n_anomalous = n_outside = 0
     vanished = []
     for index, anomaly_map, mask, window in iter_maps_and_masks(detector, X, masks, anomalous):
-        scores.append(np.nanmax(anomaly_map))
+        # Minus infinity, which does not count, of an image that is not inspected at all.
+        scores.append(np.fmax.reduce(anomaly_map, axis=None, initial=-np.inf))
         inside = mask[window.inspected(mask.shape)]
         n_anomalous += np.count_nonzero(mask)
         n_outside += np.count_nonzero(mask) - np.count_nonzero(inside)

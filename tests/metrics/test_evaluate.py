@@ -303,3 +303,12 @@ def test_good_images_in_files_count_at_their_own_size(make_mvtec_ad, make_detect
         for masks in (test.masks, read_masks(test.masks, test.data))
     )
     assert without == zeros
+
+
+def test_an_image_that_is_not_inspected_at_all_does_not_count(rng):
+    masks = np.zeros((5, 8, 8), dtype=bool)
+    masks[3:, 2:4, 2:4] = True
+    maps = rng.random(masks.shape)
+    row = evaluate(Maps(), maps[1:], labels_of(masks)[1:], masks[1:], exact=True)
+    maps[0] = np.nan
+    assert evaluate(Maps(), maps, labels_of(masks), masks, exact=True) == row
