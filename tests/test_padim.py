@@ -161,6 +161,10 @@ def test_one_image_of_a_texture_is_enough(good, make_detector):
             make_detector(sharing=sharing).fit(good[:1])
         detector = make_detector(sharing=sharing, calibration=None).fit(good[:1])
         assert np.isfinite(detector.calibrate(good[1:]).score_samples(good)).all()
+        one_patch = np.eye(64, dtype=bool) & (np.arange(64) == 30)
+        for calibration in (None, "training"):
+            with pytest.raises(ValueError, match="At least 2 training samples are needed, found 1"):
+                make_detector(sharing=sharing, roi=one_patch, calibration=calibration).fit(good[:1])
 
 
 def test_same_random_state_gives_the_same_bits(detector, good):

@@ -304,8 +304,10 @@ class PatchEmbedder(
         Returns
         -------
         embeddings : ndarray of shape (n_samples, height, width, n_features), float32
-            With `roi` (n_samples, 1, n_patches, n_features), of the patches inside, row by row.
-            Or, after ``set_output(transform="torch")``, a tensor on the device it was computed on.
+            With `roi` (n_samples, 1, n_patches, n_features), of the patches inside, row by row:
+            those side by side there are not neighbours in the image, so for
+            ``sharing="neighbourhood"`` use :class:`PadimDetector`. Or, after
+            ``set_output(transform="torch")``, a tensor on the device it was computed on.
         """
         check_is_fitted(self)
         output = getattr(self, "_sklearn_output_config", {}).get("transform", "default")

@@ -319,10 +319,12 @@ def check_enough_samples(
     labels: np.ndarray | None = None,
     least: int = 2,
 ) -> None:
-    """Raise if fewer than `least` samples are left without one, or without a group.
+    """Raise if there are fewer than `least` samples, or if they are without one, or a group.
 
     `labels` has the groups' names.
     """
+    if n_samples < least:
+        raise ValueError(f"At least {least} training samples are needed, found {n_samples}.")
     if calibration != "leave_one_out":
         return
     instead = "set calibration=None and call calibrate with other normal samples."

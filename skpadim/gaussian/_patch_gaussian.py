@@ -222,14 +222,14 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         embeddings, grid = check_embeddings(self, X, min_samples=min_samples)
         grid = np.ones(grid, dtype=bool)
         sharing = self._sharing_on(grid)
+        least = 2 if least_pool(sharing, grid) == 1 else 1
+        check_enough_samples(len(embeddings), self.calibration, groups, labels, least)
         state = state_to_share(embeddings, sharing, self.solver, copy=True)
         regularization = chosen_regularization(self.regularization, state, sharing, grid)
         check_shared_scorable(state, sharing, grid, regularization)
         threshold = {}
         if self.calibration is not None:
             groups = groups if self.calibration == "leave_one_out" else None
-            least = 2 if least_pool(sharing, grid) == 1 else 1
-            check_enough_samples(len(embeddings), self.calibration, groups, labels, least)
             distances = shared_training_distances(
                 state, embeddings, sharing, grid, regularization, self.calibration, groups
             )

@@ -31,7 +31,7 @@ def read_roi(
     """
     known = set(sizes)
     own = known.pop() if len(known) == 1 else None  # what all images have
-    if isinstance(roi, (list, tuple)):
+    if isinstance(roi, (list, tuple)) or _are_corners(roi):
         whole = _of_polygons(roi, own, name)
     else:
         whole = _of_mask(roi, name)
@@ -57,6 +57,10 @@ def read_roi(
     return inside
 
 
+def _are_corners(roi):
+    return isinstance(roi, np.ndarray) and roi.dtype != bool and roi.shape[-1:] == (2,)
+
+
 def _of_mask(roi, name):
     try:
         return read_mask(roi, 0)
@@ -74,8 +78,10 @@ def _of_polygons(polygons, size, name):
         )
     try:
         corners = [np.asarray(each, dtype=np.float64) for each in polygons]
-        if corners and all(each.shape == (2,) for each in corners):  # of a single one
+        if corners and all(each.size == 2 for each in corners):  # of a single one
             corners = [np.stack(corners)]
+        # OpenCV's contours are (n, 1, 2).
+        corners = [each.squeeze(1) if each.ndim == 3 else each for each in corners]
     except (TypeError, ValueError):
         corners = []
     are_polygons = [c.ndim == 2 and c.shape[1] == 2 and len(c) >= 3 for c in corners]

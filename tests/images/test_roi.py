@@ -39,8 +39,10 @@ def test_the_crop_is_cut_out_of_its_centre(region):
 
 def test_polygons_lie_in_the_pixels_of_the_images(region):
     corners = [(10, 5), (24, 5), (24, 14), (10, 14)]
-    for roi in (corners, [corners], [np.array(corners, float)]):
+    contour = np.array(corners)[:, None]  # as OpenCV has them
+    for roi in (corners, [corners], np.array(corners), [np.array(corners, float)], [contour]):
         np.testing.assert_array_equal(read_roi(roi, [SIZE], SIZE, SIZE), region)
+    np.testing.assert_array_equal(read_roi(contour, [SIZE], SIZE, SIZE), region)
     two = read_roi([corners, [(0, 0), (3, 0), (0, 3)]], [SIZE], SIZE, SIZE)
     assert two[:15].sum() == region.sum() + 10
     halved = read_roi(corners, [SIZE], (10, 15), (10, 15))
