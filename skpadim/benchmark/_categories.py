@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from skpadim.datasets._layout import DataSet, find_categories
+from skpadim.datasets._layout import DataSet, category_order, find_categories
 from skpadim.datasets._public import DATASETS
 from skpadim.images._files import ImageFileError, open_image
 from skpadim.images._masks import (
@@ -108,12 +108,6 @@ def load_categories(
     categories = [_load(dataset, root, name) for name in names]
     order = category_order(dataset)
     return sorted(categories, key=lambda category: order(category.name))
-
-
-def category_order(dataset: DataSet):
-    """Key that sorts names of categories: known ones in the usual order, then the others."""
-    rank = {name: index for index, name in enumerate(dataset.categories)}
-    return lambda name: (rank.get(name, len(rank)), name)
 
 
 def _load(dataset, root, name):

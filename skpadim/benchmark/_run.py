@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from skpadim._files import check_output_file
 from skpadim._progress import progress_of
-from skpadim.benchmark._categories import Category, category_order, find_dataset, load_categories
+from skpadim.benchmark._categories import Category, find_dataset, load_categories
 from skpadim.benchmark._results import (
     COUNTS,
     FIGURES,
@@ -24,6 +24,7 @@ from skpadim.benchmark._results import (
     read_matching,
     settings_of,
 )
+from skpadim.datasets._layout import category_order
 from skpadim.images._sizes import sizes_of
 from skpadim.metrics import evaluate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -262,8 +263,6 @@ def _kind(image):
 
 
 def _describe(samples):
-    counts: dict[tuple[str, str], int] = {}
-    for sample in samples:
-        counts[sample.split, sample.kind] = counts.get((sample.split, sample.kind), 0) + 1
+    counts = Counter((sample.split, sample.kind) for sample in samples)
     lines = [f"  {split}, {kind}: {count}" for (split, kind), count in counts.items()]
     return "Images from folders of your own:\n" + "\n".join(lines)

@@ -97,7 +97,6 @@ def find_category_folder(dataset: DataSet, root, category) -> Path:
     folder = Path(root) / category
     if dataset.matches(folder):
         return folder
-    names = subfolders(root)
     if os.path.isfile(folder):
         raise NotADirectoryError(f"{folder} is a file; a category of {dataset.title} is a folder.")
     if os.path.isdir(folder):
@@ -105,9 +104,7 @@ def find_category_folder(dataset: DataSet, root, category) -> Path:
             f"{folder} is not laid out as a category of {dataset.title}: looked for "
             f"{dataset.describe_folders()}. Its folders are {_quoted(subfolders(folder))}."
         )
-    found = _in_usual_order(dataset, (name for name in names if dataset.matches(Path(root) / name)))
-    if not found:
-        raise _nothing_found(dataset, Path(root), names)
+    found = find_categories(dataset, root)
     near = difflib.get_close_matches(category.lower(), found, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise FileNotFoundError(
@@ -118,10 +115,16 @@ def find_category_folder(dataset: DataSet, root, category) -> Path:
 def find_categories(dataset: DataSet, root) -> list[str]:
     """Names of the categories below a root: known ones in their usual order, then the others."""
     names = subfolders(root)
-    found = _in_usual_order(dataset, (name for name in names if dataset.matches(Path(root) / name)))
+    found = [name for name in names if dataset.matches(Path(root) / name)]
     if not found:
         raise _nothing_found(dataset, Path(root), names)
-    return found
+    return sorted(found, key=category_order(dataset))
+
+
+def category_order(dataset: DataSet) -> Callable:
+    """Key that sorts names of categories: known ones in the usual order, then the others."""
+    rank = {name: index for index, name in enumerate(dataset.categories)}
+    return lambda name: (rank.get(name, len(rank)), name)
 
 
 def subfolders(folder) -> list[str]:
@@ -146,11 +149,6 @@ def scan(folder) -> list[os.DirEntry]:
             f"{folder} cannot be read: this user has no permission to list it. Ask its owner for "
             "the right to read and enter it (chmod u+rx)."
         ) from None
-
-
-def _in_usual_order(dataset, names):
-    rank = {name: index for index, name in enumerate(dataset.categories)}
-    return sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def _nothing_found(dataset, root, names):

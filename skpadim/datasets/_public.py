@@ -316,14 +316,10 @@ def load_mvtec_loco(
 
     Parameters
     ----------
-    root, category : path, str
+    root, category, return_X_y, as_frame, unaligned, random_state
         As for :func:`load_mvtec_ad`.
     subset : {"train", "validation", "test", "all"}, default="all"
         Split to load. The images of "train" and "validation" are all good.
-    return_X_y, as_frame, unaligned : bool, default=False
-        As for :func:`load_mvtec_ad`.
-    random_state : int, default=0
-        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -364,17 +360,13 @@ def load_mvtec_ad_2(
 
     Parameters
     ----------
-    root, category : path, str
+    root, category, return_X_y, as_frame, unaligned, random_state
         As for :func:`load_mvtec_ad`.
     subset : {"train", "validation", "test", "test_private", "test_private_mixed", "all"}, \
             default="all"
         Split to load. The images of "train" and "validation" are all good; "test" is the public
         test set. The truth about the private ones is not published: their `target` is 0, their
         kind "unknown", and "all" leaves them out.
-    return_X_y, as_frame, unaligned : bool, default=False
-        As for :func:`load_mvtec_ad`.
-    random_state : int, default=0
-        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -416,14 +408,10 @@ def load_btad(
 
     Parameters
     ----------
-    root, category : path, str
+    root, category, return_X_y, as_frame, unaligned, random_state
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
-    return_X_y, as_frame, unaligned : bool, default=False
-        As for :func:`load_mvtec_ad`.
-    random_state : int, default=0
-        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -468,14 +456,10 @@ def load_visa(
 
     Parameters
     ----------
-    root, category : path, str
+    root, category, return_X_y, as_frame, unaligned, random_state
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
-    return_X_y, as_frame, unaligned : bool, default=False
-        As for :func:`load_mvtec_ad`.
-    random_state : int, default=0
-        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
