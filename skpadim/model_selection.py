@@ -62,7 +62,8 @@ class _GoodTrainingFold(BaseCrossValidator):
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective; None means that all are good.
         groups : array-like of shape (n_samples,), default=None
-            The part that each image shows, where the class splits by it.
+            The part that each image shows: :class:`NormalGroupFold` keeps the images of a part
+            together, :class:`NormalFold` ignores it, with a warning.
 
         Yields
         ------
@@ -75,7 +76,8 @@ class _GoodTrainingFold(BaseCrossValidator):
         ------
         ValueError
             If labels are other than +1 and -1 (of 0 and 1 a search's scorers would take 1 for
-            good), or if there are too few images or groups for every fold to hold its share.
+            good), or if there are fewer good images than folds, fewer defective ones (but some),
+            or too few groups for every fold to hold its share.
         """
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         labels = np.ones(n_samples, int) if y is None else check_labels(y, n_samples)
@@ -134,40 +136,13 @@ class NormalFold(_GoodTrainingFold):
     [0 1] [2 3 5]
     """
 
-    def split(self, X, y=None, groups=None):
-        """Yield the indices of each fold's training and test images.
-
-        Parameters
-        ----------
-        X : images, array-like of length n_samples
-            Only their number is looked at.
-        y : array-like of shape (n_samples,), default=None
-            +1 good, -1 defective; None means that all are good.
-        groups : ignored
-            With a warning: :class:`NormalGroupFold` looks at them.
-
-        Yields
-        ------
-        train : ndarray of int
-            Good images only, in order.
-        test : ndarray of int
-            Good and defective images, in order.
-
-        Raises
-        ------
-        ValueError
-            If labels are other than +1 and -1 (of 0 and 1 a search's scorers would take 1 for
-            good), or if there are fewer good images than folds, or fewer defective ones (but some).
-        """
+    def _assign_folds(self, labels, groups):
         if groups is not None:
             warnings.warn(
                 "NormalFold ignores groups; NormalGroupFold keeps them together.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return super().split(X, y)
-
-    def _assign_folds(self, labels, groups):
         random_state = check_random_state(self.random_state)
         fold_of = np.empty(len(labels), dtype=int)
         good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
