@@ -39,6 +39,22 @@ def add_device(parser):
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
 
+def add_output(parser, help, **more):
+    """Add the file that a subcommand writes."""
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=help, **more)
+
+
+def add_masks(parser):
+    """Add where the masks of a folder of known kinds lie."""
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the defects' masks, named as the images, or with '_mask' behind (default: "
+        "the folder 'ground_truth' beside FOLDER, if there is one)",
+    )
+
+
 def add_threshold_options(parser):
     """Add another threshold than the model's, for one run."""
     group = parser.add_mutually_exclusive_group()
@@ -80,7 +96,7 @@ def add_error_options(parser):
     )
     parser.add_argument(
         "--max-pixels",
-        type=int_or("none"),
+        type=word_or(int, "number, or none", "none"),
         help="images with more pixels are not read, as they may be made to fill the memory; "
         "'none' for no limit (default: Pillow's, some 180 million)",
     )
@@ -107,7 +123,7 @@ def add_model_options(parser, backbone, crop_size, *, compares=False):
     )
     parser.add_argument(
         "--n-features",
-        type=int_or("auto", "all"),
+        type=word_or(int, "number, or auto or all", "auto", "all"),
         default="auto",
         help="length of an embedding, or 'all' (default: auto, the network's)",
     )
@@ -120,7 +136,7 @@ def add_model_options(parser, backbone, crop_size, *, compares=False):
     )
     parser.add_argument(
         "--crop-size",
-        type=_size_or_none,
+        type=word_or(_size, "number of pixels, or two, or none,", "none"),
         metavar="H [W]",
         default=crop_size,
         help="the centre that is kept, or 'none' for the whole image (default: "
@@ -128,7 +144,7 @@ def add_model_options(parser, backbone, crop_size, *, compares=False):
     )
     add(
         "--regularization",
-        type=_number_or_auto,
+        type=word_or(float, "number, or auto,", "auto"),
         default=0.01,
         help="added to the diagonal of each covariance, or 'auto' (default: 0.01)",
     )
@@ -151,14 +167,14 @@ def add_model_options(parser, backbone, crop_size, *, compares=False):
     add_device(parser)
 
 
-def int_or(*words):
-    """An argparse type: a whole number or one of some words."""
+def word_or(convert, name, *words):
+    """An argparse type, with the name that errors give it: one of some words, or what converts."""
 
-    def convert(text):
-        return text if text in words else int(text)
+    def convert_others(text):
+        return text if text in words else convert(text)
 
-    convert.__name__ = f"number, or {' or '.join(words)}"
-    return convert
+    convert_others.__name__ = name
+    return convert_others
 
 
 def positive(text):
@@ -186,21 +202,9 @@ def share(text):
     return value
 
 
-def _number_or_auto(text):
-    return text if text == "auto" else float(text)
-
-
-_number_or_auto.__name__ = "number, or auto,"
-
-
 def _size(text):
     """An argparse type: a number, or two as :func:`_join_sizes` writes them."""
     return tuple(map(int, text.split("x", maxsplit=1))) if "x" in text else int(text)
 
 
-def _size_or_none(text):
-    return text if text == "none" else _size(text)
-
-
 _size.__name__ = "number of pixels, or two,"
-_size_or_none.__name__ = "number of pixels, or two, or none,"

@@ -7,7 +7,12 @@ from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
-from skpadim.command._arguments import add_command, add_error_options, add_model_options
+from skpadim.command._arguments import (
+    add_command,
+    add_error_options,
+    add_model_options,
+    add_output,
+)
 from skpadim.command._model import make_detector
 
 
@@ -51,9 +56,7 @@ def add_benchmark(commands):
         help="turn each image by up to 10 degrees and crop it at random, as the paper does to see "
         "what becomes of parts that are not aligned",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="CSV file to write, and to resume"
-    )
+    add_output(parser, "CSV file to write, and to resume")
     parser.add_argument(
         "--format",
         choices=("markdown", "latex", "csv"),

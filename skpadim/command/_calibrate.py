@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_model, positive, share
+from skpadim.command._arguments import add_command, add_model, add_output, positive, share
 from skpadim.command._given_images import collect_images
 from skpadim.command._model import check_model_file, load_model, n_learned, write_model
 from skpadim.command._threshold import in_words, set_contamination
@@ -38,13 +38,7 @@ def add_calibrate(commands):
     parser.add_argument(
         "--on", type=Path, metavar="FOLDER", help="good images that the model has not learned from"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="model file to write (default: the one that is read)",
-    )
+    add_output(parser, "model file to write (default: the one that is read)")
 
 
 def run_calibrate(options) -> None:

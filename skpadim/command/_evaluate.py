@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file, written_whole
@@ -11,10 +10,12 @@ from skpadim.command._arguments import (
     add_command,
     add_device,
     add_error_options,
+    add_masks,
     add_model,
+    add_output,
     add_threshold_options,
 )
-from skpadim.command._given_images import counted, tell_on_terminal
+from skpadim.command._given_images import counted, find_readable, tell_on_terminal
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import check_model_file, load_model
 from skpadim.command._threshold import check_threshold, set_threshold
@@ -53,17 +54,11 @@ def add_evaluate(commands):
         help="a folder of images for each kind: 'good' ('ok', 'normal'), and any others for "
         "defects, as in the folder 'test' of MVTec AD (which is found from the folder above, too)",
     )
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of the defects' masks, named as the images, or with '_mask' behind (default: "
-        "the folder 'ground_truth' beside FOLDER, if there is one)",
-    )
+    add_masks(parser)
     add_threshold_options(parser)
     add_error_options(parser)
     add_device(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="CSV file to write too")
+    add_output(parser, "CSV file to write too")
 
 
 def run_evaluate(options) -> int:
@@ -73,7 +68,12 @@ def run_evaluate(options) -> int:
     if options.output is not None:
         check_output_file(options.output)
     check_model_file(options.model)
-    images = _find_images(options)
+    images = labelled_images(options.folder, options.masks)
+    if images is None:
+        raise ValueError(
+            f"{options.folder} has no folder good, ok or normal, so it is not known which images "
+            "are good: put the images into folders named as their kinds."
+        )
     tell_on_terminal(f"{counted(len(images.paths), 'image')} to evaluate on")
     detector = load_model(options.model).set_params(device=options.device, n_jobs=None, verbose=1)
     set_threshold(detector, options)
@@ -97,34 +97,17 @@ def run_evaluate(options) -> int:
     return 3 if n_skipped else 0
 
 
-def _find_images(options):
-    """Images of all kinds, as :func:`labelled_images` finds them."""
-    found = labelled_images(options.folder, options.masks)
-    if found is None:
-        raise ValueError(
-            f"{options.folder} has no folder good, ok or normal, so it is not known which images "
-            "are good: put the images into folders named as their kinds."
-        )
-    return found
-
-
 def _without_unreadable(images, on_error):
     """The images that can be read, with --on-error skip; and how many cannot."""
     if on_error != "skip":
         return images, 0
-    from skpadim.images._batches import find_problems
-
-    problems = find_problems(images.paths)
-    for path, problem in zip(images.paths, problems, strict=True):
-        if problem is not None:
-            warnings.warn(f"{path} {problem} It is left out.", stacklevel=2)
-    readable = [index for index, problem in enumerate(problems) if problem is None]
+    readable = find_readable(images.paths)
     kept = {
         name: values and [values[index] for index in readable]
         for name, values in images._asdict().items()
         if name != "mask_folder"
     }
-    return images._replace(**kept), len(problems) - len(readable)
+    return images._replace(**kept), len(images.paths) - len(readable)
 
 
 def _score(detector, images):

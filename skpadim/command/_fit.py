@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-import warnings
-from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_images, add_model_options, share
-from skpadim.command._given_images import collect_images, counted, tell_on_terminal, tell_skipped
+from skpadim.command._arguments import (
+    add_command,
+    add_images,
+    add_model_options,
+    add_output,
+    share,
+)
+from skpadim.command._given_images import (
+    collect_images,
+    counted,
+    find_readable,
+    tell_on_terminal,
+    tell_skipped,
+)
 from skpadim.command._groups import read_groups
 from skpadim.command._model import make_detector, write_model
 from skpadim.images._unreadable import UnreadableImageError
@@ -25,9 +35,7 @@ def add_fit(commands):
         example="skpadim fit parts/good -o model.joblib --contamination 0.02",
     )
     add_images(parser, "good images")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", required=True, help="model file to write"
-    )
+    add_output(parser, "model file to write", required=True)
     add_model_options(parser, backbone="auto", crop_size="none")
     parser.add_argument(
         "--keep-aspect-ratio",
@@ -105,13 +113,7 @@ def run_fit(options) -> int:
 
 def _fit_without_unreadable(detector, paths, groups):
     """Fit without images that cannot be read, now that it is known that some cannot."""
-    from skpadim.images._batches import find_problems
-
-    problems = find_problems(paths)
-    readable = [index for index, problem in enumerate(problems) if problem is None]
-    for path, problem in zip(paths, problems, strict=True):
-        if problem is not None:
-            warnings.warn(f"{path} {problem} It is left out.", stacklevel=2)
+    readable = find_readable(paths)
     n_skipped = len(paths) - len(readable)
     try:
         detector.fit(

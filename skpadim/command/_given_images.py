@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,17 @@ def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenI
         )
     places = {os.path.abspath(path if path in folders else path.parent) for path in given}
     return GivenImages(list(found.values()), Path(os.path.commonpath(places)), list(folders))
+
+
+def find_readable(paths: Sequence[Path]) -> list[int]:
+    """Places of the images that can be read, with a warning of each of the others."""
+    from skpadim.images._batches import find_problems
+
+    problems = find_problems(paths)
+    for path, problem in zip(paths, problems, strict=True):
+        if problem is not None:
+            warnings.warn(f"{path} {problem} It is left out.", stacklevel=3)
+    return [index for index, problem in enumerate(problems) if problem is None]
 
 
 def check_outside(option: str, path: Path, given: GivenImages) -> None:

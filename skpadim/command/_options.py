@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skpadim._files import check_output_file
 from skpadim._version import __version__
-from skpadim.command._arguments import EXIT_CODES, add_command
+from skpadim.command._arguments import EXIT_CODES, add_command, add_output
 from skpadim.command._benchmark import add_benchmark
 from skpadim.command._calibrate import add_calibrate
 from skpadim.command._doctor import add_doctor
@@ -78,14 +78,8 @@ def _add_demo(commands):
         help="fit and score generated parts; nothing is downloaded",
         example="skpadim demo -o demo.png",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        default=Path("skpadim-demo.png"),
-        help="picture to write; the report, in HTML, gets its name too",
-    )
+    text = "picture to write; the report, in HTML, gets its name too"
+    add_output(parser, text, default=Path("skpadim-demo.png"))
 
 
 def _run_demo(options):

@@ -7,7 +7,14 @@ import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import add_command, add_device, add_error_options, add_model
+from skpadim.command._arguments import (
+    add_command,
+    add_device,
+    add_error_options,
+    add_masks,
+    add_model,
+    add_output,
+)
 from skpadim.command._given_images import collect_images, counted, tell_on_terminal, tell_skipped
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import check_model_file, load_model
@@ -33,21 +40,8 @@ def add_report(commands):
         "folder 'test' of MVTec AD (which is found from the folder above, too), the report has "
         "what is missed and what is falsely flagged",
     )
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of the defects' masks, named as the images, or with '_mask' behind (default: "
-        "the folder 'ground_truth' beside FOLDER, if there is one)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        default=Path("report.html"),
-        help="HTML file to write (default: report.html)",
-    )
+    add_masks(parser)
+    add_output(parser, "HTML file to write (default: report.html)", default=Path("report.html"))
     add_device(parser)
     add_error_options(parser)
 

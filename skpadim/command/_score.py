@@ -13,6 +13,7 @@ from skpadim.command._arguments import (
     add_device,
     add_images,
     add_model,
+    add_output,
     add_threshold_options,
 )
 from skpadim.command._given_images import (
@@ -47,13 +48,7 @@ def add_score(commands):
     )
     add_model(parser)
     add_images(parser, "images")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="CSV file to write (default: standard output)",
-    )
+    add_output(parser, "CSV file to write (default: standard output)")
     parser.add_argument(
         "--resume",
         action="store_true",
