@@ -77,11 +77,6 @@ def collect_anomalous(pairs: Pairs, connectivity: int) -> AnomalousPixels:
     return AnomalousPixels.concatenate(in_threads(of_batch, pairs.batches()))
 
 
-def count_pairs(pairs: Pairs, connectivity: int) -> Counts:
-    """Counts of masks and maps; raises if they have other values than they may, or only one."""
-    return count_collected(pairs, collect_anomalous(pairs, connectivity))
-
-
 def count_collected(pairs: Pairs, pixels: AnomalousPixels) -> Counts:
     """Counts of masks and maps whose anomalous pixels have been collected."""
     n_normal = pairs.n_pixels - len(pixels.scores)

@@ -150,6 +150,16 @@ def iter_maps_and_masks(
         raise ValueError(f"X has {index} images and masks has {len(masks)}: give one an image.")
 
 
+def update_at_map_size(metrics: PixelMetrics, detector, X, masks, anomalous=None) -> list[int]:
+    """Add all maps, and masks brought to their size; indices of images whose defects that loses."""
+    vanished = []
+    for index, anomaly_map, mask, window in iter_maps_and_masks(detector, X, masks, anomalous):
+        metrics.update([window.crop_mask(mask)], [anomaly_map], not_known(anomaly_map))
+        if window.loses(mask):
+            vanished.append(index)
+    return vanished
+
+
 def not_known(anomaly_map: np.ndarray) -> list[np.ndarray] | None:
     """Where a map says nothing, as `ignore` of :class:`PixelMetrics`; None if that is nowhere."""
     unknown = np.isnan(anomaly_map)

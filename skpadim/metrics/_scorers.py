@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from skpadim._routing import how_to_pass_masks
 from skpadim.calibration._training_samples import USE_NORMAL_FOLD, are_labels, check_labels
 from skpadim.metrics import _curves
-from skpadim.metrics._evaluate import iter_maps_and_masks, not_known, warn_of_vanished
+from skpadim.metrics._evaluate import update_at_map_size, warn_of_vanished
 from skpadim.metrics._pixel_metrics import PixelMetrics
 
 
@@ -64,12 +64,7 @@ class MapScorer:
             )
         anomalous = check_labels(y) == -1 if y is not None and are_labels(y) else None
         metrics = PixelMetrics()
-        vanished = []
-        for index, anomaly_map, mask, window in iter_maps_and_masks(estimator, X, masks, anomalous):
-            metrics.update([window.crop_mask(mask)], [anomaly_map], not_known(anomaly_map))
-            if window.loses(mask):
-                vanished.append(index)
-        warn_of_vanished(vanished)
+        warn_of_vanished(update_at_map_size(metrics, estimator, X, masks, anomalous))
         try:
             return self._metric(metrics)
         except ValueError as error:  # one kind of pixel

@@ -9,7 +9,7 @@ import numpy as np
 from skpadim._arrays import as_array
 from skpadim.calibration._training_samples import check_both_labels, check_labels
 from skpadim.metrics import _curves
-from skpadim.metrics._counts import Counts, check_both_kinds, collect_anomalous, count_pairs
+from skpadim.metrics._counts import Counts, check_both_kinds, collect_anomalous, count_collected
 from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
 
 
@@ -365,4 +365,4 @@ def _check_images(y_true, y_score):
 
 def _counts(y_true, y_score, connectivity=8, ignore=None):
     pairs = check_pairs(y_true, y_score, ignore)
-    return count_pairs(pairs, check_connectivity(connectivity))
+    return count_collected(pairs, collect_anomalous(pairs, check_connectivity(connectivity)))

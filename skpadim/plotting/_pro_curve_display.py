@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skpadim.images._masks import as_sequence
-from skpadim.metrics._evaluate import iter_maps_and_masks, warn_of_vanished
+from skpadim.metrics._evaluate import update_at_map_size, warn_of_vanished
 from skpadim.metrics._inputs import check_max_fpr
 from skpadim.metrics._pixel_metrics import PixelMetrics
 from skpadim.plotting._axes import import_pyplot, one_axes
@@ -95,14 +94,7 @@ class ProCurveDisplay:
         """
         import_pyplot(f"{cls.__name__}.from_estimator")
         metrics = PixelMetrics(exact=exact, max_fpr=check_max_fpr(max_fpr))
-        vanished = []
-        for index, anomaly_map, mask, window in iter_maps_and_masks(
-            detector, X, as_sequence(masks)
-        ):
-            metrics.update([window.crop_mask(mask)], [anomaly_map])
-            if window.loses(mask):
-                vanished.append(index)
-        warn_of_vanished(vanished)
+        warn_of_vanished(update_at_map_size(metrics, detector, X, masks))
         name = type(detector).__name__ if name is None else name
         return cls._of_metrics(metrics, name).plot(ax, **kwargs)
 

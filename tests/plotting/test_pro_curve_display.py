@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from skpadim import PadimDetector
 from skpadim.metrics import aupro_score, evaluate, pro_curve
 from skpadim.plotting import ProCurveDisplay
 
@@ -62,6 +63,16 @@ def test_an_estimator_s_curve_is_that_of_evaluate(detector, parts):
     assert display.line_.get_label() == f"PadimDetector (AUPRO = {display.aupro:.2f})"
     exact = ProCurveDisplay.from_estimator(detector, X, masks, exact=True, name="exact")
     assert exact.aupro == evaluate(detector, X, y, masks, exact=True)["aupro_0.3"]
+
+
+def test_what_is_not_inspected_is_in_no_curve(good, parts):
+    roi = np.zeros((64, 64), bool)
+    roi[8:56, 8:56] = True
+    detector = PadimDetector("filter_bank", image_size=64, crop_size=None, roi=roi, random_state=0)
+    detector.fit(good[:20])
+    X, y, masks = (each[20:] for each in (parts.data, parts.target, parts.masks))
+    display = ProCurveDisplay.from_estimator(detector, X, masks)
+    assert display.aupro == evaluate(detector, X, y, masks)["aupro_0.3"]
 
 
 def test_a_curve_of_many_points_is_drawn_with_few():
