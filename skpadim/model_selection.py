@@ -9,12 +9,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-from skpadim.calibration._training_samples import (
-    are_labels,
-    check_groups,
-    check_labels,
-    find_good,
-)
+from skpadim.calibration._training_samples import are_labels, check_groups, check_labels, find_good
 
 __all__ = ["NormalFold", "NormalGroupFold"]
 

@@ -7,12 +7,7 @@ from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
-from skpadim.command._arguments import (
-    add_command,
-    add_error_options,
-    add_model_options,
-    add_output,
-)
+from skpadim.command._arguments import add_command, add_error_options, add_model_options, add_output
 from skpadim.command._model import make_detector
 
 

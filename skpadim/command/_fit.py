@@ -6,13 +6,7 @@ import shlex
 import sys
 
 from skpadim._files import check_output_file
-from skpadim.command._arguments import (
-    add_command,
-    add_images,
-    add_model_options,
-    add_output,
-    share,
-)
+from skpadim.command._arguments import add_command, add_images, add_model_options, add_output, share
 from skpadim.command._given_images import (
     collect_images,
     counted,

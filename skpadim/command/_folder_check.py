@@ -140,8 +140,7 @@ def _of_pixels(paths, looks):
             f"({_some(deep)})."
         )
         findings[what] = "save all alike"
-    if deep and max(look.brightest for look in looks) < 0.25:
-        brightest = max(look.brightest for look in looks)
+    if deep and (brightest := max(look.brightest for look in looks)) < 0.25:
         what = (
             f"the images of more than 8 bits are nearly black: their brightest pixel has "
             f"{100 * brightest:.0f} % of what their files can hold, as of a camera of 12 bits."

@@ -66,10 +66,8 @@ def describe(detector, n_bytes: int) -> dict[str, str]:
 
 def _changed_parameters(detector):
     """Parameters that are not the defaults, as they would be written."""
-    defaults, told = (
-        type(detector)().get_params(),
-        ("backbone", "contamination", "calibration", "roi", "verbose"),
-    )
+    defaults = type(detector)().get_params()
+    told = ("backbone", "contamination", "calibration", "roi", "verbose")
     return ", ".join(
         f"{name}={value!r}"
         for name, value in detector.get_params(deep=False).items()

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation
 
 from skpadim._files import written_whole
 from skpadim.images._masks import image_size
-from skpadim.images._read import read_image, to_float
+from skpadim.images._read import as_picture, read_image
 from skpadim.metrics._geometry import Window, with_peak
 from skpadim.plotting._colours import map_colours, outline, overlay
 from skpadim.plotting._sheet import sheet_of
@@ -43,14 +43,14 @@ class Pictures:
             return
         in_image = pixels = None
         if self._is_original or "overlay" in files:
-            pixels = _as_picture(read_image(path))
+            pixels = as_picture(read_image(path))
             in_image = self._window.in_image(anomaly_map, pixels.shape[:2])
         if "values" in files:
             if self._is_original:
                 values, beside = in_image, pixels
             else:
                 values = anomaly_map
-                beside = _as_picture(self._detector.embedder_.preprocess(read_image(path)))
+                beside = as_picture(self._detector.embedder_.preprocess(read_image(path)))
             threshold = self._threshold
             if np.isnan(threshold):  # a model without one
                 threshold = np.fmax.reduce(values, axis=None) / 2
@@ -77,7 +77,7 @@ class Pictures:
             in_image = self._window.in_image(anomaly_map, small)
             if np.isnan(in_image).any() and "hatched" not in title:
                 title += ", hatched: not inspected"
-            pixels = _as_picture(read_image(row["path"], small))
+            pixels = as_picture(read_image(row["path"], small))
             pictures.append(self._draw(pixels, in_image, np.fmax.reduce(anomaly_map, axis=None)))
             name = self._given.relative(row["path"]).as_posix()
             name = name if len(name) <= 30 else f"...{name[-27:]}"
@@ -107,11 +107,6 @@ class Pictures:
         if self._overlays is not None:
             files["overlay"] = self._overlays / f"{name}.jpg"
         return files
-
-
-def _as_picture(image):
-    """Pixels (height, width, 3), uint8, of a tensor as images are read."""
-    return (to_float(image).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
 def _save(pixels, target, **options):

@@ -25,11 +25,7 @@ from skpadim.command._given_images import (
     tell_skipped,
 )
 from skpadim.command._model import check_model_file, load_model
-from skpadim.command._region_files import (
-    add_region_options,
-    check_region_files,
-    write_region_files,
-)
+from skpadim.command._region_files import add_region_options, check_region_files, write_region_files
 from skpadim.command._threshold import check_threshold, set_threshold
 
 

@@ -243,7 +243,7 @@ def leather(canvas: Canvas, rng) -> Surface:
     crease[:, 1:] |= cells[:, 1:] != cells[:, :-1]
     crease[1:] |= cells[1:] != cells[:-1]
     inward = distance_transform_edt(~crease) / size
-    pebble = np.minimum(inward / 0.010, 1) ** 0.7 - 8 * (away / size) ** 1.0
+    pebble = np.minimum(inward / 0.010, 1) ** 0.7 - 8 * (away / size)
     height = pebble + 0.25 * shift[0]
     down, across = np.gradient(height.astype(np.float32), 256 / size)
     shade = 0.72 + 0.35 * pebble - 0.32 * (down + across) + 0.05 * shift[1]

@@ -93,6 +93,12 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
+def as_picture(image: torch.Tensor) -> np.ndarray:
+    """An image as it is read to pixels (height, width, 3), uint8."""
+    pixels = image.permute(1, 2, 0).numpy(force=True)
+    return pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
+
+
 def _fit_pixels(pixels, size, crop):
     """What :func:`upright_pixels` gives to a tensor, resized and cropped if `size` is given."""
     if isinstance(pixels, np.ndarray):

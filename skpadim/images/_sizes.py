@@ -1,4 +1,4 @@
-"""The parameters that say how large images are made."""
+"""How large images are made: the parameters that say so, and what is shown of them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def sizes_of(
             "or None to keep the whole image."
         )
     return size, crop
+
+
+def shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A height and width with their proportions, and sides of at most so many pixels."""
+    scale = min(1, longest / max(size))
+    return tuple(max(1, round(scale * side)) for side in size)
 
 
 def pair_of(value, name):

@@ -9,7 +9,9 @@ import numpy as np
 
 from skpadim.calibration._conformal import conformal_p_values
 from skpadim.calibration._training_samples import check_labels
+from skpadim.images._items import list_items
 from skpadim.images._masks import as_sequence, image_size, is_missing, read_mask
+from skpadim.images._sizes import shrunk
 from skpadim.metrics._evaluate import iter_maps_and_masks
 from skpadim.metrics._geometry import Window, with_peak
 from skpadim.plotting._axes import NOT_INSPECTED, grid_of_axes, import_pyplot
@@ -31,8 +33,7 @@ class AnomalyMapDisplay:
 
     Each image has its own proportions; all have one scale of colours. Below the threshold an image
     is left as it is, and a map is grey: what is good looks good. What was not inspected is hatched.
-    Use :meth:`from_estimator` or
-    :meth:`from_predictions` to make one.
+    Use :meth:`from_estimator` or :meth:`from_predictions` to make one.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ class AnomalyMapDisplay:
         display : AnomalyMapDisplay
         """
         import_pyplot(f"{cls.__name__}.from_estimator")
-        masks = [None] * _n_images(X) if masks is None else masks
+        masks = [None] * len(list_items(X)) if masks is None else masks
         entries = iter_maps_and_masks(detector, X, masks)
         offset = getattr(detector, "offset_", None)
         threshold = None if offset is None else -float(offset)
@@ -181,16 +182,22 @@ class AnomalyMapDisplay:
         """
         import_pyplot(f"{cls.__name__}.from_predictions")
         masks = [None] * len(anomaly_maps) if masks is None else as_sequence(masks)
+        n_images = len(list_items(images))
         for given, values in (("anomaly_maps", anomaly_maps), ("masks", masks)):
-            if len(values) != _n_images(images):
+            if len(values) != n_images:
                 raise ValueError(
-                    f"{given} has length {len(values)} and there are {_n_images(images)} images: "
-                    "give one for each."
+                    f"{given} has length {len(values)} and there are {n_images} images: give one "
+                    "for each."
                 )
         entries = (
-            (index, anomaly_map, mask, Window(anomaly_map.shape, (0, 0), anomaly_map.shape))
+            (
+                index,
+                anomaly_map,
+                None if is_missing(mask) else read_mask(mask, index),
+                Window(anomaly_map.shape, (0, 0), anomaly_map.shape),
+            )
             for index, (anomaly_map, mask) in enumerate(
-                zip(map(np.asarray, anomaly_maps), _read_masks(masks), strict=True)
+                zip(map(np.asarray, anomaly_maps), masks, strict=True)
             )
         )
         return cls._of_worst(entries, images, threshold, y, names, max_images).plot(ax, **kwargs)
@@ -198,7 +205,8 @@ class AnomalyMapDisplay:
     @classmethod
     def _of_worst(cls, entries, X, threshold, y, names, max_images):
         """A display of those images whose maps go highest."""
-        from skpadim.images._batches import Images  # needs torch
+        from skpadim.images._batches import Images  # needs torch, as the other does
+        from skpadim.images._read import as_picture
 
         if max_images < 1:
             raise ValueError(f"max_images={max_images!r} must be at least 1.")
@@ -211,8 +219,8 @@ class AnomalyMapDisplay:
         worst = heapq.nsmallest(max_images, scored, key=lambda entry: entry[:2])
         shown, maps, outlines = [], [], []
         for _, index, anomaly_map, mask, window in worst:
-            shape = _shown_size(image_size(images.items[index]))
-            shown.append(_pixels(images.read(index, shape)))
+            shape = shrunk(image_size(images.items[index]), _MAX_PIXELS)
+            shown.append(as_picture(images.read(index, shape)))
             maps.append(_in_image(anomaly_map, window, shape, threshold))
             resized = Window(shape, (0, 0), shape)
             outlines.append(resized.crop_mask(mask) if mask is not None and mask.any() else None)
@@ -358,12 +366,11 @@ class AnomalyMapDisplay:
     def _plot_colorbar(self, colours, norm):
         from matplotlib.cm import ScalarMappable
 
-        label = "anomaly map"
         scale = ScalarMappable(norm, colours)
         self.colorbar_ = self.figure_.colorbar(
             scale,
             ax=self.axes_,
-            label=label,
+            label="anomaly map",
             extend="neither" if self.threshold is None else "max",
             aspect=15 * len(self.axes_),
         )
@@ -400,30 +407,6 @@ def _plot_p_values(axes, regions, shape):
             fontsize="x-small",
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )
-
-
-def _n_images(X):
-    from skpadim.images._items import list_items
-
-    return len(list_items(X))
-
-
-def _read_masks(masks):
-    return (
-        None if is_missing(mask) else read_mask(mask, index) for index, mask in enumerate(masks)
-    )
-
-
-def _shown_size(shape):
-    """Height and width of an image as it is shown."""
-    scale = min(1, _MAX_PIXELS / max(shape))
-    return tuple(max(1, round(scale * length)) for length in shape)
-
-
-def _pixels(image):
-    """Tensor (3, height, width), uint8 or float32, to an array (height, width, 3), uint8."""
-    pixels = image.permute(1, 2, 0).numpy(force=True)
-    return pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
 
 
 def _in_image(anomaly_map, window, shape, threshold):

@@ -51,7 +51,7 @@ def regions_of_map(
             "p_value": np.nan if p_values is None else p_values(-peaks),
             "image_height": height,
             "image_width": width,
-        },
+        }
     )
     places = np.split(columns * height + rows, starts[1:])[: len(starts)]
     table["rle"] = [_run_lengths(np.sort(of_region), height * width) for of_region in places]

@@ -9,10 +9,6 @@ what is compiled, in vector instructions (`_vector_code`), kept (`_machine_code`
 threads that torch has (`_torch_threads`).
 """
 
-from skpadim.backbones.winograd._convolution import (
-    WinogradConv2d,
-    can_be_winograd,
-    has_winograd,
-)
+from skpadim.backbones.winograd._convolution import WinogradConv2d, can_be_winograd, has_winograd
 
 __all__ = ["WinogradConv2d", "can_be_winograd", "has_winograd"]

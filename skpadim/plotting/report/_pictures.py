@@ -10,7 +10,8 @@ from PIL import Image, features
 
 from skpadim.images._batches import Images
 from skpadim.images._masks import image_size
-from skpadim.images._read import to_float
+from skpadim.images._read import as_picture
+from skpadim.images._sizes import shrunk
 from skpadim.metrics._geometry import Window
 
 # Longer sides, in pixels. Maps are smooth: the page enlarges them.
@@ -22,24 +23,18 @@ def small_pictures(
 ) -> dict:
     """The pictures of one image as data URIs, all of the image's proportions."""
     full = image_size(images.items[index])
-    size = _shrunk(full, _IMAGE)
-    pixels = to_float(images.read(index, size)).permute(1, 2, 0).numpy(force=True)
-    thumbnail = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    size = shrunk(full, _IMAGE)
+    thumbnail = Image.fromarray(as_picture(images.read(index, size)))
     codec = "WEBP" if features.check("webp") else "JPEG"
     return {
         "size": full,
         "height": size[0],
         "width": size[1],
         "image": _data_uri(thumbnail, codec, quality=75),
-        "map": _data_uri(_grey_map(anomaly_map, _shrunk(full, _MAP), window), "PNG", optimize=True),
+        "map": _data_uri(_grey_map(anomaly_map, shrunk(full, _MAP), window), "PNG", optimize=True),
         "unseen": bool(np.isnan(anomaly_map).any()) or window.size != window.resized,
         "mask": None if mask is None else _data_uri(_small_mask(mask, size), "PNG"),
     }
-
-
-def _shrunk(size, longest):
-    factor = min(1, longest / max(size))
-    return tuple(max(1, round(side * factor)) for side in size)
 
 
 def _grey_map(anomaly_map, size, window):

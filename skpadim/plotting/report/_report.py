@@ -102,15 +102,7 @@ class InspectionReport:
     """
 
     def __init__(
-        self,
-        detector,
-        X,
-        y=None,
-        masks=None,
-        *,
-        kinds=None,
-        on_error="raise",
-        model=None,
+        self, detector, X, y=None, masks=None, *, kinds=None, on_error="raise", model=None
     ):
         if not isinstance(detector, PadimDetector):
             raise TypeError(
