@@ -292,7 +292,8 @@ def image_batches(
             batch = batch if isinstance(batch, torch.Tensor) else stack_pixels(batch)
             yield batch if device is None else batch.to(device)
         return
-    if is_for_gpu and _is_ready_made(images, size):
+    stack = images.as_stack() if is_for_gpu else None
+    if stack is not None and stack.shape[2:] == size:  # ready made
         batches = _read_in_turn(images, batch_size, size, crop)
     else:
         batches = read_ahead(lambda i: images.read_or_skip(i, size, crop), len(images), batch_size)
@@ -301,12 +302,6 @@ def image_batches(
         return
     for batch in batches:
         yield stack_pixels(batch)
-
-
-def _is_ready_made(images, size):
-    """Whether the images are one stack of the size that is wanted."""
-    stack = images.as_stack()
-    return stack is not None and stack.shape[2:] == size
 
 
 def _read_in_turn(images, batch_size, size, crop):

@@ -6,13 +6,13 @@ How one image is read stands in `_read.py`.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageFile
 
+from skpadim._arrays import is_tensor
 from skpadim.images._deep import DEEP_FORMATS, sample_bits
 from skpadim.images._files import ImageFileError, list_images, open_image
 
@@ -65,12 +65,6 @@ def items_of(X):
         return list_items(X)
     except (TypeError, ValueError, OSError):
         return []
-
-
-def is_tensor(item) -> bool:
-    """Whether this is a tensor of torch, which need not be imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(item, torch.Tensor)
 
 
 def check_dtype(X):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from skpadim._arrays import as_array
+from skpadim._arrays import as_array, is_tensor
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._files import ImageFileError, open_image, upright, upright_size
-from skpadim.images._items import is_tensor, list_items
+from skpadim.images._items import list_items
 from skpadim.images._unaligned import UnalignedImage
 
 # What stands for anomalous beside 0 in an array of numbers: as numbers, in 8 and in 16 bits.

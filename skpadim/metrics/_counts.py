@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skpadim.metrics._inputs import Pairs, is_tensor
+from skpadim._arrays import is_tensor
+from skpadim.metrics._inputs import Pairs
 from skpadim.metrics._regions import find_regions
 
 # Sorting and searching release the GIL. More threads would need more memory, or smaller chunks,

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from skpadim._arrays import is_tensor
 from skpadim.metrics import _curves, _histogram
 from skpadim.metrics._counts import (
     AnomalousPixels,
@@ -18,7 +19,7 @@ from skpadim.metrics._counts import (
     tabulate_anomalous,
     tabulate_scores,
 )
-from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs, is_tensor
+from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
 from skpadim.metrics._regions import find_regions
 from skpadim.metrics._saturation import saturated_weights
 from skpadim.metrics._scores import count_images

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from skpadim._arrays import is_tensor
 from skpadim.metrics import _curves
 from skpadim.metrics._counts import (
     AnomalousPixels,
@@ -19,7 +20,7 @@ from skpadim.metrics._counts import (
     count_normal,
     tabulate_scores,
 )
-from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs, is_tensor
+from skpadim.metrics._inputs import check_connectivity, check_max_fpr, check_pairs
 
 
 def auspro_score(y_true, y_score, saturation, *, max_fpr=0.05, connectivity=8) -> float:
