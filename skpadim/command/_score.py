@@ -147,11 +147,8 @@ def _draw_missing(detector, given, file, pictures, skips):
     from skpadim._padim import iter_maps_and_errors
 
     done = [path for path in given.paths if os.fspath(path) in file.rows]
-    paths = [
-        path
-        for path in done
-        if not file.rows[os.fspath(path)].get("error") and not pictures.are_there(path)
-    ]
+    scored = [path for path in done if not file.rows[os.fspath(path)].get("error")]
+    paths = [path for path in scored if not pictures.are_there(path)]
     if not paths:
         return
     start = 0

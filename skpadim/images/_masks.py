@@ -169,11 +169,6 @@ def is_missing(mask) -> bool:
     return mask is None or type(mask).__name__ in ("NAType", "NaTType")
 
 
-def is_in_files(mask) -> bool:
-    """Whether a mask is known to be in files."""
-    return isinstance(mask, (str, os.PathLike, MaskFiles))
-
-
 def mask_name(mask, index: int) -> str:
     """What errors call a mask."""
     if isinstance(mask, (str, os.PathLike)):
@@ -266,7 +261,7 @@ def _read_with_image(mask, image, index):
         return None if image is None else np.zeros(size, bool)
     array = read_mask(mask, index)
     check_mask_size(array.shape, mask, image, index)
-    if is_in_files(mask) and not array.any():
+    if isinstance(mask, (str, os.PathLike, MaskFiles)) and not array.any():
         raise ValueError(
             f"{mask_name(mask, index)} has no anomalous pixel: {why_empty(mask)}. If its image is "
             "good, give None for its mask; else correct it, or leave the image out."

@@ -93,7 +93,7 @@ def count_normal(
     """Normal pixels above each threshold and tied with it, from `anomalous` ones of each score."""
     # All pixels are counted, which needs no copy of the normal ones; what is anomalous among
     # them is known, and subtracted.
-    above, tied = count_above_and_tied(thresholds, list(pairs.iter_scores()))
+    above, tied = count_above_and_tied(thresholds, pairs.score_pieces())
     tied -= anomalous
     above -= np.cumsum(anomalous[::-1])[::-1] - anomalous
     return above, tied

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 
@@ -57,16 +56,14 @@ class Pairs:
             for p in parts
         ]
 
-    def iter_scores(self) -> Iterator:
+    def score_pieces(self) -> list:
         """Scores of all pixels that count, in pieces; without copies where there need be none."""
         if self.ignored is not None:
-            yield from (batch.counted_scores() for batch in self.batches())
-        elif isinstance(self.maps, list):
-            yield from (one.reshape(-1) for one in self.maps)
-        elif is_tensor(self.maps) or self.maps.flags.c_contiguous:
-            yield self.maps.reshape(-1)
-        else:
-            yield from self.maps
+            return [batch.counted_scores() for batch in self.batches()]
+        if isinstance(self.maps, list):
+            return self.maps
+        is_whole = is_tensor(self.maps) or self.maps.flags.c_contiguous
+        return [self.maps] if is_whole else [*self.maps]
 
 
 @dataclass
