@@ -83,10 +83,8 @@ class PatchGaussianDisplay:
             Fitted.
         position : (row, column), default=None
             As of the class.
-        ax : Axes, array of two Axes, default=None
+        ax, **kwargs
             As for :meth:`plot`.
-        **kwargs : dict
-            Of :meth:`plot`.
 
         Returns
         -------

@@ -83,10 +83,8 @@ class ProCurveDisplay:
             As for :func:`skpadim.metrics.evaluate`: False keeps a histogram, and no map.
         name : str, default=None
             None for the class of the detector.
-        ax : Axes, default=None
+        ax, **kwargs
             As for :meth:`plot`.
-        **kwargs : dict
-            Of :meth:`plot`.
 
         Returns
         -------
@@ -112,10 +110,8 @@ class ProCurveDisplay:
             As for :func:`skpadim.metrics.aupro_score`.
         name : str, default=None
             What the legend calls the curve.
-        ax : Axes, default=None
+        ax, **kwargs
             As for :meth:`plot`.
-        **kwargs : dict
-            Of :meth:`plot`.
 
         Returns
         -------

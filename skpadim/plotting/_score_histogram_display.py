@@ -77,10 +77,8 @@ class ScoreHistogramDisplay:
             In any form that the detector takes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective; or 0 good, 1 defective.
-        ax : Axes, default=None
+        ax, **kwargs
             As for :meth:`plot`.
-        **kwargs : dict
-            Of :meth:`plot`.
 
         Returns
         -------
@@ -110,10 +108,8 @@ class ScoreHistogramDisplay:
             Higher is more normal.
         calibration_scores, threshold
             As of the class.
-        ax : Axes, default=None
+        ax, **kwargs
             As for :meth:`plot`.
-        **kwargs : dict
-            Of :meth:`plot`.
 
         Returns
         -------
