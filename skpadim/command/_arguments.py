@@ -103,10 +103,7 @@ def add_error_options(parser):
 
 
 def add_model_options(parser, backbone, crop_size, *, compares=False):
-    """What `fit` and `benchmark` say alike of the detector; some options several times, if asked.
-
-    `benchmark` compares: each of those values with each of the others.
-    """
+    """What `fit` and `benchmark` say alike of the detector; to compare, several values of some."""
 
     def add(name, several="several are compared", **texts):
         if compares:

@@ -44,14 +44,11 @@ class GivenImages(NamedTuple):
 
 
 def collect_images(names: Iterable[str], list_name: str | None = None) -> GivenImages:
-    """Find the images of folders, files, and lists of them: `list_name`, and standard input at "-".
-
-    What lists name is not looked for here: it may be gone by the time that it is read, too.
-    """
+    """Find the images of folders, files, and lists: `list_name`, and standard input at "-"."""
     names = list(names)
     lists = [name for name in names if name == "-"] + ([list_name] if list_name else [])
     given = [Path(name) for name in names if name != "-"]
-    for path in given:
+    for path in given:  # but not what lists name: it may be gone when it is read, too
         try:
             os.stat(path)
         except FileNotFoundError as error:

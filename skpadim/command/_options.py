@@ -26,7 +26,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options, more = make_parser().parse_known_args(_join_sizes(arguments))
     # Some versions of argparse look for images only where the first of them could stand.
     if hasattr(options, "images"):
-        names, _, after = _partition(more, "--")  # behind which all are names
+        place = more.index("--") if "--" in more else len(more)
+        names, after = more[:place], more[place + 1 :]  # behind it, all are names
         if not any(word.startswith("-") for word in names):
             options.images += names + after
             more = []
@@ -35,12 +36,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if hasattr(options, "images") and not options.images and options.files_from is None:
         options.parser.error("give images: folders or files, or --files-from FILE")
     return options
-
-
-def _partition(words, word):
-    """As ``str.partition``, of a list."""
-    place = words.index(word) if word in words else len(words)
-    return words[:place], words[place : place + 1], words[place + 1 :]
 
 
 def _join_sizes(arguments):

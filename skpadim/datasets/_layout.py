@@ -369,10 +369,7 @@ def make_bunch(
     unaligned_by: int | None = None,
     **about,
 ) -> Bunch | tuple:
-    """Samples as a Bunch with further entries, or as images and target.
-
-    With the seed `unaligned_by`, images and masks are turned and cropped at random.
-    """
+    """A Bunch with further entries, or images and target; `unaligned_by` a seed, they are moved."""
     # Of objects in each version of pandas: paths stay plain strings, and None stays None.
     frame = pd.DataFrame(list(samples), columns=list(Sample._fields), dtype=object)
     target = np.select([frame["kind"] == GOOD, frame["kind"] == UNKNOWN], [1, 0], -1)

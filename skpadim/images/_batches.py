@@ -214,10 +214,7 @@ class Images(Sequence):
         return {place: self.skipped[n] for place, n in numbers if n in self.skipped}
 
     def as_stack(self) -> torch.Tensor | None:
-        """All images as a view (n_images, channels, height, width), or None if they are apart.
-
-        None, too, if they are to be aligned, each by itself.
-        """
+        """A view (n_images, channels, height, width); None if they are apart, or to be aligned."""
         if self.aligner is not None:
             return None
         if isinstance(self.items, torch.Tensor):
@@ -393,19 +390,14 @@ def read_ahead(read: Callable[[int], T], n_items: int, batch_size: int) -> Itera
 
 
 def stack_pixels(images: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Images (3, height, width) of one size to one tensor; uint8 only if all of them are.
-
-    In memory the channels come last: so decoders write them, and convolutions are quickest.
-    """
+    """Images (3, height, width) of one size to one tensor; uint8 only if all of them are."""
     if any(image.dtype != torch.uint8 for image in images):
         images = [to_float(image) for image in images]
+    # In memory the channels come last: so decoders write them, and convolutions are quickest.
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def find_problems(paths: Sequence[str | os.PathLike]) -> list[str | None]:
-    """What is wrong with each image file, or None; several are decoded at a time.
-
-    For when it is known that some cannot be read: it takes as long as reading them all.
-    """
+    """What is wrong with each image file, or None; it takes as long as reading them all."""
     batches = read_ahead(lambda index: find_problem(paths[index]), len(paths), _FILES_AT_A_TIME)
     return [problem for batch in batches for problem in batch]

@@ -80,10 +80,7 @@ def _read_grey(image):
 
 
 def _read_colours(image):
-    """Pixels of a colour image, of which Pillow keeps 8 bits (see :func:`read_deep`).
-
-    Pillow can be told which byte of a 16-bit sample to keep, and decodes twice.
-    """
+    """Pixels of a colour image, of which Pillow keeps 8 bits (see :func:`read_deep`)."""
     file = image.fp
     decoder, _, offset, args = image.tile[0]
     if decoder == "ppm":
@@ -97,7 +94,7 @@ def _read_colours(image):
         # Read as if its two bytes of grey and two of alpha were four samples.
         pixels = _decode(image, lambda _decoder, _raw_mode: "RGBA").astype(np.uint16)
         return pixels[..., 0] << 8 | pixels[..., 1]
-    high, low = (
+    high, low = (  # it can be told which byte of a 16-bit sample to keep, and decodes twice
         _decode(image, partial(_kept_byte, image, order)).astype(np.uint16)
         for order in _byte_orders(image)
     )

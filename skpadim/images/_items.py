@@ -57,10 +57,7 @@ def list_items(X, numbers=None):
 
 
 def items_of(X):
-    """As :func:`list_items`, but empty if X is in none of these forms.
-
-    For who leaves it to a detector to say what it takes.
-    """
+    """As :func:`list_items`, but empty if X is in no such form: a detector says what it takes."""
     try:
         return list_items(X)
     except (TypeError, ValueError, OSError):

@@ -43,10 +43,7 @@ class UnreadableImageError(ValueError):
 
 
 def warned_of(batches: Iterable[tuple]) -> Iterator:
-    """Yield the first of each pair (values, errors of skipped images), with warnings of the second.
-
-    A generator's frames have no place that a user would know, so the warnings name the images.
-    """
+    """Yield the first of each pair (values, errors of skipped images), and warn of the second."""
     for values, errors in batches:
         for error in errors.values():
             warnings.warn(f"{error} It is skipped, and its values are NaN.", stacklevel=2)

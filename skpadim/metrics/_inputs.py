@@ -179,13 +179,13 @@ def check_pairs(y_true, y_score, ignore=None) -> Pairs:
     return Pairs(masks, maps, _check_ignore(ignore, maps))
 
 
-def check_max_fpr(max_fpr, name="max_fpr") -> float:
+def check_max_fpr(max_fpr) -> float:
     """Check an integration limit, which must lie in (0, 1] and be a normal float."""
     smallest = sys.float_info.min  # below it floats have ever fewer digits, and areas with them
     is_number = isinstance(max_fpr, Real) and not isinstance(max_fpr, bool)
     if not is_number or not smallest <= max_fpr <= 1:
         raise ValueError(
-            f"{name}={max_fpr!r} must be a number in (0, 1], not below {smallest!r}: the false "
+            f"max_fpr={max_fpr!r} must be a number in (0, 1], not below {smallest!r}: the false "
             "positive rate to integrate up to. 0.3 is MVTec AD's, 0.05 that of MVTec LOCO AD, 1 "
             "the whole curve."
         )

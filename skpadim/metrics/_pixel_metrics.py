@@ -347,12 +347,9 @@ def _pixel_values(counts: Counts, limits: tuple[float, ...]) -> dict[str, float]
 
 
 def image_values(anomalous: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Metrics of images' scores; NaN if there is only one kind of image.
-
-    Images without a pixel that counts have the score minus infinity, and do not count.
-    """
+    """Metrics of images' scores; NaN if there is only one kind of image."""
     names = ("roc_auc", "average_precision", "f1_max", "f1_max_threshold")
-    counted = scores != -np.inf
+    counted = scores != -np.inf  # which images have without a pixel that counts
     anomalous, scores = anomalous[counted], scores[counted]
     if anomalous.all() or not anomalous.any():
         return {f"image_{name}": float("nan") for name in names}

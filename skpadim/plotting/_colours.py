@@ -19,10 +19,7 @@ _COLOURS = np.array(
 
 
 def map_colours(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
-    """Colour a map (uint8): grey below the threshold, dark purple at twice the threshold and above.
-
-    What is not inspected, NaN, is hatched.
-    """
+    """Colour a map (uint8): grey below the threshold, dark purple from twice it on; NaN hatched."""
     place = np.clip(np.nan_to_num(anomaly_map) / (2 * max(threshold, 1e-12)), 0, 1)
     # Values at the threshold are good ones.
     good = place <= 0.5
@@ -44,10 +41,7 @@ def plain_colours() -> np.ndarray:
 def overlay(
     image: np.ndarray, anomaly_map: np.ndarray, threshold: float, opacity: float = 0.6
 ) -> np.ndarray:
-    """An image (uint8, RGB) with its map's colours above the threshold; below, it is as it was.
-
-    What is not inspected, NaN, is hatched.
-    """
+    """An image (uint8, RGB) with its map's colours above the threshold; hatched where it is NaN."""
     coloured = map_colours(anomaly_map, threshold)
     anomalous = (np.nan_to_num(anomaly_map) > threshold)[..., None]
     mixed = (1 - opacity) * image + opacity * coloured

@@ -69,10 +69,8 @@ def join_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _run_lengths(places, n_pixels):
-    """Run lengths of a mask as COCO has them, from its sorted places column by column.
-
-    By turns the numbers of pixels outside and inside, the first of which may be 0.
-    """
+    """Run lengths of a mask as COCO has them, from its sorted places column by column."""
+    # By turns the numbers of pixels outside and inside, the first of which may be 0.
     ends = np.flatnonzero(np.diff(places) > 1)
     starts, stops = places[np.r_[0, ends + 1]], places[np.r_[ends, -1]] + 1
     lengths = np.diff(np.stack([starts, stops], axis=1).ravel(), prepend=0, append=n_pixels)

@@ -101,10 +101,8 @@ def convolve(
 
 @cache
 def compiled(dtype: torch.dtype):
-    """The compiled loop for images of a dtype.
-
-    In bfloat16 the units of AMX, which multiply matrices, are faster than any vector instructions.
-    """
+    """The compiled loop for images of a dtype."""
+    # In bfloat16 AMX, units that multiply matrices, is faster than any vector instructions.
     has_amx = get_host_cpu_features().get("amx-bf16")
     if dtype not in NUMBERS or (dtype == torch.bfloat16 and has_amx):
         raise NotImplementedError(f"none for {dtype}")

@@ -38,14 +38,12 @@ def small_pictures(
 
 
 def _grey_map(anomaly_map, size, window):
-    """255 times the root of each value's share of the highest: fine steps where values are low.
-
-    Transparent where it is not inspected.
-    """
+    """255 times the root of each value's share of the highest; transparent if not inspected."""
     in_image = window.in_image(anomaly_map, size)
     values, unseen = np.nan_to_num(in_image), np.isnan(in_image)
     # The peak may lie between the pixels: what is flagged must show somewhere.
     values.flat[values.argmax()] = highest = max(float(np.nanmax(anomaly_map)), 1e-30)
+    # The root makes fine steps where values are low.
     grey = 255 * np.sqrt(np.clip(values, 0, highest) / highest)
     picture = Image.fromarray(grey.round().astype(np.uint8))
     if unseen.any():

@@ -34,10 +34,7 @@ def odds(p_value: float, smallest: float) -> str:
 
 
 def calibration_shares(detector: PadimDetector) -> dict | None:
-    """Anomaly scores of good images, descending; share of new ones above, with i of these above.
-
-    And how many groups they are of, if there are groups.
-    """
+    """Anomaly scores of good images, descending; share of new ones above, with i of these above."""
     if not hasattr(detector, "calibration_scores_"):
         return None
     ordered = np.sort(detector.calibration_scores_)
