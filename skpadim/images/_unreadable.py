@@ -45,6 +45,6 @@ class UnreadableImageError(ValueError):
 def warned_of(batches: Iterable[tuple]) -> Iterator:
     """Yield the first of each pair (values, errors of skipped images), and warn of the second."""
     for values, errors in batches:
-        for error in errors.values():
+        for error in errors.values():  # named: a generator's frames have no place that a user knows
             warnings.warn(f"{error} It is skipped, and its values are NaN.", stacklevel=2)
         yield values
