@@ -49,7 +49,14 @@ def _run(arguments):
             hint = " --on-error skip leaves such images out." * hasattr(options, "on_error")
             print(f"skpadim: error: {error.path} {error.problem}{hint}", file=sys.stderr)
             return 1
-        except (OSError, TypeError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        except (
+            OSError,
+            TypeError,
+            ValueError,
+            ImportError,  # of an extra, timm say
+            MemoryError,
+            Image.DecompressionBombError,
+        ) as error:
             message = " ".join(str(error).splitlines()) or "There is not enough memory."
             print(f"skpadim: error: {message}", file=sys.stderr)
             return 1

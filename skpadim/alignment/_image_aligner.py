@@ -272,7 +272,7 @@ class ImageAligner(
             raise ValueError(
                 f"is {size[1]} pixels wide and {size[0]} high: squeezed to {width} x {height}, a "
                 "turned part has another shape. Use keep_aspect_ratio=True, an image_size (height, "
-                "width) of these proportions, or motion 'translation'."
+                "width) of these proportions, or align by 'translation' alone."
             )
 
     @property

@@ -16,6 +16,7 @@ from skpadim._files import check_output_file
 from skpadim.calibration._conformal import samples_needed
 from skpadim.command._arguments import add_command, share
 from skpadim.command._given_images import collect_images, counted
+from skpadim.command._labelled_folder import check_only_good
 from skpadim.command._model import load_model, n_learned
 from skpadim.command._threshold import flagged_share, in_words, percent
 
@@ -70,6 +71,8 @@ def run_doctor(options) -> int:
     if options.write_groups is not None:
         check_output_file(options.write_groups)
     given = collect_images(folders) if folders else None
+    if not models:  # a folder to learn from
+        check_only_good(folders)
     facts, findings, notes = _look_at_machine()
     detector = None
     if models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 from skpadim._files import check_output_file, written_whole
@@ -17,7 +18,7 @@ from skpadim.command._arguments import (
 )
 from skpadim.command._given_images import counted, find_readable, tell_on_terminal
 from skpadim.command._labelled_folder import labelled_images
-from skpadim.command._model import check_model_file, load_model
+from skpadim.command._model import check_model_file, load_model, n_learned
 from skpadim.command._threshold import check_threshold, set_threshold
 
 _ALL = "all defects"
@@ -79,6 +80,12 @@ def run_evaluate(options) -> int:
     set_threshold(detector, options)
     check_threshold(detector, options.model)
     images, n_skipped = _without_unreadable(images, options.on_error)
+    if n_known := n_learned(detector, images.paths):
+        warnings.warn(
+            f"The model has learned from {n_known} of the {len(images.paths)} images: of new ones "
+            "it says less, and so do these figures.",
+            stacklevel=2,
+        )
     scores, values = _score(detector, images)
     table = _tabulate(np.array(images.kinds), scores < detector.offset_, -scores)
     print(f"At the threshold {-detector.offset_:.4g}:\n{_in_words(table)}")

@@ -15,6 +15,7 @@ from skpadim.command._given_images import (
     tell_skipped,
 )
 from skpadim.command._groups import read_groups
+from skpadim.command._labelled_folder import check_only_good
 from skpadim.command._model import make_detector, write_model
 from skpadim.images._unreadable import UnreadableImageError
 
@@ -73,6 +74,7 @@ def run_fit(options) -> int:
     """Run the subcommand; returns its exit code."""
     check_output_file(options.output)
     given = collect_images(options.images, options.files_from)
+    check_only_good(given.folders)
     paths = given.paths
     if len(paths) < 3:
         raise ValueError(f"{counted(len(paths), 'image')} given; at least 3 are needed.")

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from skpadim._csv import write_csv
 from skpadim._files import written_whole
 from skpadim.calibration._conformal import samples_needed
+from skpadim.command._model import n_learned
 from skpadim.command._position_check import look_at_positions
 from skpadim.images._batches import read_ahead
 from skpadim.images._deep import sample_bits
@@ -65,7 +66,8 @@ def look_at_folder(given, folder: Path, options, detector):
     if n_parts < len(looks):
         facts["images"] = f"{len(looks)} images of {n_parts} parts, {_sizes_in_words(sizes)}"
     copies = _of_copies(paths, groups, folder, options.write_groups)
-    if getattr(detector, "calibration_groups_", None) is None:  # else it knows of such
+    is_learned_from = detector is None or n_learned(detector, paths) > len(paths) / 2
+    if is_learned_from and getattr(detector, "calibration_groups_", None) is None:  # else it knows
         findings |= copies
     if detector is None:
         findings |= _of_number(n_parts, folder, options.contamination)
@@ -74,7 +76,7 @@ def look_at_folder(given, folder: Path, options, detector):
     ratios = [height / width for height, width in sizes]
     are_alike = max(ratios) <= 1.02 * min(ratios)  # or a turned part has another shape
     if are_alike and len(paths) >= 3 and (detector is None or detector.aligner_ is None):
-        more, found = look_at_positions(paths, common, folder)
+        more, found = look_at_positions(paths, common, folder if is_learned_from else "FOLDER")
         facts, findings = facts | more, findings | found
     return paths, facts, findings
 
@@ -201,10 +203,9 @@ def _of_number(n, folder, contamination):
 
 
 def _sizes_in_words(sizes):
-    if len(sizes) == 1:
-        return f"all {_pixels(next(iter(sizes)))}"
-    (common, count), *_ = sizes.most_common()
-    return f"{len(sizes)} sizes, {count} of them {_pixels(common)}"
+    (common, count), *others = sizes.most_common()
+    which = f"{len(sizes)} sizes, {count} of them" if others else "all"
+    return f"{which} {_pixels(common)}" + " (width x height)" * (common[0] != common[1])
 
 
 def _pixels(size):

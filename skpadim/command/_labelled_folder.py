@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ def labelled_images(folder: Path, masks: Path | None = None) -> LabelledImages |
     # Not before: it takes a second, and a help is to be quick.
     from skpadim.datasets._layout import images_in, subfolders
 
-    if not _good_in(folder) and (folder / "test").is_dir() and _good_in(folder / "test"):
+    if not _good_in(folder) and _good_in(folder / "test"):
         folder = folder / "test"  # of a category of MVTec AD
     good = _good_in(folder)
     if not good:
@@ -63,9 +64,32 @@ def labelled_images(folder: Path, masks: Path | None = None) -> LabelledImages |
     return LabelledImages(paths, kinds, y, found_masks, masks)
 
 
+def check_only_good(folders: Iterable[Path]) -> None:
+    """Raise if a folder to learn from is a data set's; warn if it has other kinds than good."""
+    from skpadim.datasets._layout import subfolders
+
+    for folder in folders:
+        names = subfolders(folder)
+        if {"train", "test"} <= set(names) or _MASKS in names:
+            good = [f"{folder / 'train' / name}" for name in _good_in(folder / "train")]
+            raise ValueError(
+                f"{folder} has the folders {', '.join(names)}, as a category of MVTec AD, and only "
+                f"good images are learned from: give {' or '.join(good) or 'their folder'}."
+            )
+        good = _good_in(folder)
+        if good and len(names) > 1:
+            warnings.warn(
+                f"All images of {folder} are taken for good ones, and it has the folders "
+                f"{', '.join(names)}: give {folder / good[0]} for those of this folder alone.",
+                stacklevel=2,
+            )
+
+
 def _good_in(folder):
     from skpadim.datasets._layout import subfolders
 
+    if not folder.is_dir():
+        return []
     return [name for name in subfolders(folder) if name.lower() in _GOOD_NAMES]
 
 

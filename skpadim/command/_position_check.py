@@ -16,7 +16,7 @@ _SOME = pd.Series({"dy": 2, "dx": 2, "angle": 1})
 _MUCH = 5 * _SOME
 
 
-def look_at_positions(paths: Sequence[Path], size: tuple[int, int], folder: Path):
+def look_at_positions(paths: Sequence[Path], size: tuple[int, int], folder: Path | str):
     """Facts and findings; most of the images have this height and width."""
     from skpadim.alignment._image_aligner import ImageAligner
 

@@ -624,3 +624,13 @@ def test_a_region_that_is_none_is_told(folder, tmp_path, capsys):
     assert main(["fit", str(folder), "-o", str(model), *SMALL, *given]) == 1
     assert "roi has no pixel" in capsys.readouterr().err
     assert not model.exists()
+
+
+def test_a_missing_extra_is_told_in_a_line(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    fit = ["fit", str(folder), "-o", str(tmp_path / "m.joblib"), "--backbone", "timm/resnet18"]
+    assert main(fit) == 1
+    assert (
+        "error: backbone='timm/resnet18' is a network of timm, which cannot be imported"
+        in capsys.readouterr().err
+    )

@@ -197,6 +197,12 @@ def test_copies_are_looked_for_with_a_model_too(model, good_folder, make_detecto
     groups = [0, 0, *range(1, 24)]
     joblib.dump(make_detector().fit(paths, groups=groups), model)  # which knows of the copies
     assert main(["doctor", str(model), str(good_folder)]) == 0
+    joblib.dump(make_detector(contamination=0.2).fit(paths[:20]), model)
+    main(["doctor", str(model), str(good_folder)])
+    assert "--groups" in capsys.readouterr().out
+    joblib.dump(make_detector(contamination=0.2).fit(paths[:10]), model)  # the others are new
+    main(["doctor", str(model), str(good_folder)])
+    assert "--groups" not in capsys.readouterr().out
 
 
 def test_images_that_are_made_much_smaller_are_told(tmp_path, rng, model, capsys):
@@ -206,6 +212,7 @@ def test_images_that_are_made_much_smaller_are_told(tmp_path, rng, model, capsys
     assert main(["doctor", str(tmp_path)]) == 0
     assert main(["doctor", str(tmp_path), str(model)]) == 4
     told = capsys.readouterr().out
+    assert "24, all 400 x 300 (width x height)" in told
     assert "images of 400 x 300 are shrunk 6 times, to 64 x 64: defects of less than 19" in told
     assert "a larger --image-size, or in tiles" in told
 

@@ -124,3 +124,11 @@ def test_the_folder_above_is_told_to_be_that_of_the_test(model, test_folder, tmp
     assert main(["evaluate", str(model), str(tmp_path)]) == 0
     masks = tmp_path / "ground_truth"
     assert f"kinds of {test_folder}, masks of {masks}\n" in capsys.readouterr().err
+
+
+def test_images_that_were_learned_from_are_told(make_detector, test_folder, tmp_path, capsys):
+    model, good = tmp_path / "m.joblib", sorted((test_folder / "good").iterdir())
+    joblib.dump(make_detector(contamination=0.5).fit(good[:3]), model)
+    assert main(["evaluate", str(model), str(test_folder)]) == 0
+    n_images = sum(1 for path in test_folder.rglob("*.png"))
+    assert f"has learned from 3 of the {n_images} images" in capsys.readouterr().err

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from skpadim.command._labelled_folder import labelled_images
+from skpadim.command._labelled_folder import check_only_good, labelled_images
 
 
 @pytest.fixture
@@ -49,3 +49,15 @@ def test_images_beside_the_kinds_are_told(category):
     (category / "test/loose.png").touch()
     with pytest.warns(UserWarning, match="1 image right in .* left out"):
         labelled_images(category / "test")
+
+
+def test_a_data_set_s_folder_is_not_learned_from(category):
+    for name in (".", "ground_truth/.."):
+        with pytest.raises(ValueError, match="only good images are .* give .*train.good"):
+            check_only_good([category / name])
+    (category / "train").rename(category / "learn")
+    with pytest.raises(ValueError, match="ground_truth, learn, test.*give their folder"):
+        check_only_good([category])
+    with pytest.warns(UserWarning, match="taken for good ones, and it has the folders cut, good"):
+        check_only_good([category / "test"])
+    check_only_good([category / "test" / "good", category / "learn"])
