@@ -34,7 +34,7 @@ def computed(monkeypatch):
         counts.append(len(pixels))
         return iter_maps(network, pixels, device)
 
-    monkeypatch.setattr("skpadim.embedding._patch_embedder.iter_maps", count)
+    monkeypatch.setattr("skpadim.embedding._cached_maps.iter_maps", count)
     return counts
 
 
