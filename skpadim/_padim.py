@@ -13,20 +13,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skpadim._chunks import size_of_parts
 from skpadim._devices import available_device, resolve_device
 from skpadim._documentation import DocumentedMixin
 from skpadim._inspection import Criteria, Inspection, iter_inspections
+from skpadim._learning import image_digests, learn, score_training_images
 from skpadim._persistence import VersionedStateMixin, package_versions
 from skpadim._routing import refuse_metadata
-from skpadim._streaming import (
-    MapMaker,
-    image_digests,
-    iter_map_batches,
-    learn,
-    score_images,
-    score_training_images,
-    size_of_parts,
-)
+from skpadim._scoring import MapMaker, iter_map_batches, score_images
 from skpadim._torch_state import own_torch_state
 from skpadim._version import __version__
 from skpadim.alignment._image_aligner import warn_of_unaligned
