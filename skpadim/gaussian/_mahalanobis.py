@@ -81,7 +81,7 @@ class Whitening:
 
     def to(self, device: torch.device) -> Whitening:
         """Return the same factors on another device."""
-        return Whitening(self.mean.to(device), _factors_on(self.factors, device))
+        return type(self)(self.mean.to(device), _factors_on(self.factors, device))
 
 
 @dataclass
