@@ -108,17 +108,14 @@ def _learn_part(embedder, images, sharing):
 
 
 def _stream_moments(embedder, images, description, sharing):
-    """Learn the moments of images, a buffer of embeddings at a time.
-
-    About as many images as features go into the buffer, within the limit of memory: the moments,
-    of the same size, are read and written with each buffer, not with each batch. Those of patches
-    are small.
-    """
+    """Learn the moments of images, a buffer of embeddings at a time."""
     moments = None
     if sharing == "image":
         for batch in embedder.iter_embeddings(images, description):
             moments = _add(moments, patch_moments(flat(batch)))
         return Learned(moments, image_digests(images.items))
+    # About as many images as features go into the buffer, within the limit of memory: the moments,
+    # of the same size, are read and written with each buffer, not with each batch.
     batch_size = embedder.images_at_a_time
     fitting = _max_embeddings_bytes(embedder) // _bytes_per_image(embedder)
     if embedder.tile_size is not None:  # whose buffer is in a file

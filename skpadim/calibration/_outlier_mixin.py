@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from types import MethodType
 
 import numpy as np
@@ -61,14 +61,9 @@ class _MethodIf:
         return MethodType(self._method, estimator)
 
 
-def needs_threshold(method):
-    """Decorate a method that a fitted estimator without a threshold does not have."""
-    return _MethodIf(_check_has_threshold, method)
-
-
-def needs_calibration_scores(method):
-    """Decorate a method that a fitted estimator without calibration scores does not have."""
-    return _MethodIf(_check_has_calibration_scores, method)
+# Decorators of methods that a fitted estimator without these does not have.
+needs_threshold = partial(_MethodIf, _check_has_threshold)
+needs_calibration_scores = partial(_MethodIf, _check_has_calibration_scores)
 
 
 class CalibratedOutlierMixin(OutlierMixin):

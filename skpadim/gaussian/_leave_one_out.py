@@ -29,7 +29,6 @@ from skpadim.gaussian._mahalanobis import (
     kernel_cholesky,
     mahalanobis_distances,
     matrices_of,
-    mean_squared_norms,
     whitening_factors,
 )
 from skpadim.gaussian._moments import Moments, Samples
@@ -177,7 +176,7 @@ def low_rank_training_distances(
 
     def measure(block):
         centred = centred_samples(state.rows, mean, block)
-        lift = mean_squared_norms(centred)
+        lift = torch.linalg.vector_norm(centred, dim=2).square().mean(dim=1)
         for size, rows in rows_of.items():
             # Centring makes the vector of ones an eigenvector with eigenvalue μ, a share 1 / (n μ)
             # of each entry that would hide the rest of it. With a larger eigenvalue it does not.

@@ -438,10 +438,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         return self.sharing
 
     def _state(self, device):
-        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays.
-
-        Those of each position, or with ``sharing="image"`` those of all patches.
-        """
+        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays."""
         if self.sharing != self._given_sharing:
             raise ValueError(
                 f"sharing={self.sharing!r}, but this {type(self).__name__} was fitted with "
@@ -453,7 +450,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
             limit = None if self.solver == "low_rank" else n_features
             return Samples(rows, limit).to(device)
         mean, count = self.location_, self.n_samples_seen_
-        if self._sharing == "image":
+        if self._sharing == "image":  # those of all patches
             mean, count = mean[0, 0], count * mean[..., 0].size
         elif self._sharing == "neighbourhood":
             mean = self._mean
@@ -461,11 +458,8 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         return Moments(count, as_tensor(mean), as_tensor(self._scatter)).to(device)
 
     def _set_state(self, state, grid, sharing, digests=None, regularization=None):
-        """Store a state as NumPy arrays and forget the threshold of the model before.
-
-        `regularization` is what "auto" has chosen for the state, if that is known.
-        """
-        if self.regularization == "auto" and regularization is None:
+        """Store a state as NumPy arrays and forget the threshold of the model before."""
+        if self.regularization == "auto" and regularization is None:  # not chosen yet
             regularization = chosen_regularization("auto", state, sharing, grid)
         self._replace_threshold()
         for attribute in ("_scatter", "samples_", "_mean", "_training_digests"):
