@@ -44,10 +44,7 @@ def _check_has_calibration_scores(estimator):
 
 
 class _MethodIf:
-    """A method of an estimator that is fitted for it, else an error that says how to get it.
-
-    As scikit-learn's ``available_if``, which keeps the reason to itself: `hasattr` is False.
-    """
+    """As scikit-learn's ``available_if``, which keeps to itself how to get the method."""
 
     def __init__(self, check, method):
         self._check, self._method = check, method
