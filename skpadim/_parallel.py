@@ -231,7 +231,7 @@ class _Outcome:
         return self.result
 
     def in_file(self, folder):
-        """The same in a file of `folder`; itself where there is none (another machine) or no room."""
+        """The same in a file of `folder`; itself if that is not here (another machine), or full."""
         # A message is copied at each station between the processes; a file is written once, and
         # mapped into memory by the process that reads it.
         path = os.path.join(folder, uuid.uuid4().hex)
