@@ -36,9 +36,11 @@ from joblib import parallel_config
 from PIL import Image
 
 from skpadim import PadimDetector
+from skpadim._chunks import batch_and_unit
+from skpadim._learning import learn
 from skpadim._padim import make_embedder
 from skpadim._parallel import chunk_size, part_size
-from skpadim._streaming import MapMaker, batch_and_unit, learn, score_images
+from skpadim._scoring import MapMaker, score_images
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._moments import Moments
 from skpadim.images._batches import Images

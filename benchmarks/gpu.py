@@ -30,7 +30,7 @@ from _setting import print_setting
 from _timing import alternate, print_bars, print_header, print_row, spread
 from sklearn.base import clone
 
-import skpadim._streaming
+import skpadim._learning
 from skpadim import PadimDetector
 from skpadim._anomaly_map import anomaly_maps
 from skpadim._devices import full_float32, resolve_device
@@ -338,8 +338,10 @@ def gaussians_clocked(device):
         return call
 
     with (
-        mock.patch.object(skpadim._streaming, "state_of", clocked(skpadim._streaming.state_of)),
-        mock.patch.object(skpadim._streaming, "_add", clocked(skpadim._streaming._add)),
+        mock.patch.object(
+            skpadim._learning, "state_to_share", clocked(skpadim._learning.state_to_share)
+        ),
+        mock.patch.object(skpadim._learning, "_add", clocked(skpadim._learning._add)),
     ):
         yield seconds
 

@@ -23,8 +23,10 @@ from _limits import matrix_product
 from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
-import skpadim._streaming
+import skpadim._learning
+import skpadim._scoring
 import skpadim.embedding._network
+import skpadim.embedding._patch_embedder
 import skpadim.gaussian._linalg
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones.winograd import WinogradConv2d
@@ -35,11 +37,11 @@ from skpadim.gaussian._mahalanobis import Whitening, whitening_factors
 SIZE = 256
 STAGES = (
     (PatchEmbedder, "fit", "building the network"),
-    (skpadim._streaming, "state_of", "means and scatters"),
+    (skpadim._learning, "state_to_share", "means and scatters"),
     (TrainingDistances, "distances", "leave-one-out distances"),
     (Whitening, "distances", "distances"),
-    (skpadim._streaming, "anomaly_maps", "maps"),
-    (PatchEmbedder, "_join", "joining the layers' maps"),
+    (skpadim._scoring, "anomaly_maps", "maps"),
+    (skpadim.embedding._patch_embedder, "join", "joining the layers' maps"),
 )
 
 

@@ -35,21 +35,13 @@ def upsampling_matrix(n_in: int, n_out: int) -> np.ndarray:
     return matrix
 
 
-@lru_cache(maxsize=32)
-def map_matrix(n_in: int, n_out: int, sigma: float) -> np.ndarray:
-    """Matrix (n_out, n_in) of upsampling and Gaussian blur along one axis, float64.
-
-    `sigma` is in pixels; 0 leaves the blur out. It is that of :func:`scipy.ndimage.gaussian_filter`
-    with its defaults: half-sample symmetric border, cut at four standard deviations.
-    """
+@lru_cache(maxsize=32)  # a GPU would wait for each copy
+def _map_matrix(n_in, n_out, sigma, dtype, device):
+    """Matrix (n_out, n_in) of upsampling and, unless `sigma` is 0, Gaussian blur along one axis."""
     matrix = upsampling_matrix(n_in, n_out)
-    return gaussian_filter1d(matrix, sigma, axis=0) if sigma > 0 else matrix
-
-
-@lru_cache(maxsize=32)
-def _map_matrix_on(n_in, n_out, sigma, dtype, device):
-    """As a tensor: a GPU would wait for each copy of it."""
-    return torch.as_tensor(map_matrix(n_in, n_out, sigma)).to(device, dtype)
+    if sigma > 0:  # half-sample symmetric border, cut at four standard deviations
+        matrix = gaussian_filter1d(matrix, sigma, axis=0)
+    return torch.as_tensor(matrix).to(device, dtype)
 
 
 def anomaly_maps(
@@ -73,7 +65,7 @@ def anomaly_maps(
         maps[~distances.isfinite().flatten(1).all(dim=1)] = torch.inf
         return maps
     rows, columns = (
-        _map_matrix_on(n_in, n_out, sigma, distances.dtype, distances.device)
+        _map_matrix(n_in, n_out, sigma, distances.dtype, distances.device)
         for n_in, n_out in zip(distances.shape[1:], size, strict=True)
     )
     return rows @ (distances @ columns.T)
@@ -121,13 +113,11 @@ def maps_in_images(
 
 
 def _shares_shown(motions, image_size, size, grid):
-    """Share of each cell (n_samples, grid_height, grid_width) that its image has shown.
-
-    A cell has that of the least shown around it: what features see of the border is reflected.
-    """
+    """Share of each cell (n_samples, grid_height, grid_width) that its image has shown."""
     shown = are_inside(places(motions, image_size))[:, None].to(torch.float32)
     top, left = ((whole - part) // 2 for whole, part in zip(image_size, size, strict=True))
     shown = adaptive_avg_pool2d(shown[..., top : top + size[0], left : left + size[1]], grid)
+    # A cell has that of the least shown around it: what features see of the border is reflected.
     around = [round(_SEEN_AROUND * n / side) for n, side in zip(grid, size, strict=True)]
     window = [2 * n + 1 for n in around]
     return -max_pool2d(-shown, window, stride=1, padding=around)[:, 0]

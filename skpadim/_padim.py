@@ -13,20 +13,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skpadim._chunks import size_of_parts
 from skpadim._devices import available_device, resolve_device
 from skpadim._documentation import DocumentedMixin
 from skpadim._inspection import Criteria, Inspection, iter_inspections
+from skpadim._learning import image_digests, learn, score_training_images
 from skpadim._persistence import VersionedStateMixin, package_versions
 from skpadim._routing import refuse_metadata
-from skpadim._streaming import (
-    MapMaker,
-    image_digests,
-    iter_map_batches,
-    learn,
-    score_images,
-    score_training_images,
-    size_of_parts,
-)
+from skpadim._scoring import MapMaker, iter_map_batches, score_images
 from skpadim._torch_state import own_torch_state
 from skpadim._version import __version__
 from skpadim.alignment._image_aligner import warn_of_unaligned
@@ -534,7 +528,8 @@ class PadimDetector(
                     log(inspection.p_value, inspection.regions)
         """
         check_is_fitted(self)
-        _check_min_area(min_area)
+        if not isinstance(min_area, Real) or not min_area >= 0:
+            raise ValueError(f"min_area={min_area!r} must be a number of pixels, 0 or more.")
         return self._inspections(X, min_area, on_error, roi)
 
     @needs_threshold
@@ -666,10 +661,7 @@ class PadimDetector(
         return self.embedder_
 
     def _store(self, embedder, state, digests, threshold=None, chosen=None):
-        """Set the fitted attributes, all at once, when nothing can fail any more.
-
-        `chosen` is the regularization, if "auto" has chosen it already.
-        """
+        """Set the fitted attributes, all at once, when nothing can fail any more."""
         grid = embedder.inspected_
         gaussian = new_gaussian(state, grid, self.regularization, self.sharing, chosen)
         self._replace_threshold(threshold)
@@ -697,11 +689,6 @@ def _is_original(size):
     if size not in ("model", "original"):
         raise ValueError(f"size={size!r} must be 'model' or 'original'.")
     return size == "original"
-
-
-def _check_min_area(min_area):
-    if not isinstance(min_area, Real) or not min_area >= 0:
-        raise ValueError(f"min_area={min_area!r} must be a number of pixels, 0 or more.")
 
 
 def _good_images(X, y, groups=None, min_images=1):

@@ -182,12 +182,10 @@ def _outcomes(work, sent, chunks, folder, n_jobs):
 
 
 def _send_ahead(shipment):
-    """What tasks are given for the shipment: it, or where Dask has put it.
-
-    A small one goes along with each task, so that Dask can do a task again anywhere. Of a large
-    one each of Dask's workers gets a copy before the tasks: joblib would give one worker the only
-    copy, and wait forever for tasks that cannot start should that worker be lost.
-    """
+    """What tasks are given for the shipment: it, or where Dask has put it."""
+    # A small one goes along with each task, so that Dask can do a task again anywhere. Of a large
+    # one each of Dask's workers gets a copy before the tasks: joblib would give one worker the only
+    # copy, and wait forever for tasks that cannot start should that worker be lost.
     client = getattr(joblib.parallel.get_active_backend()[0], "client", None)
     if not hasattr(client, "scatter") or shipment.nbytes <= _MAX_BYTES_WITH_TASKS:
         return shipment
@@ -233,11 +231,9 @@ class _Outcome:
         return self.result
 
     def in_file(self, folder):
-        """The same in a file of `folder`; itself if there is none, on another machine, or no room.
-
-        A message is copied at each station between the processes; a file is written once, and
-        mapped into memory by the process that reads it.
-        """
+        """The same in a file of `folder`; itself if that is not here (another machine), or full."""
+        # A message is copied at each station between the processes; a file is written once, and
+        # mapped into memory by the process that reads it.
         path = os.path.join(folder, uuid.uuid4().hex)
         try:
             joblib.dump(vars(self), path)

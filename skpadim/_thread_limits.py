@@ -43,7 +43,7 @@ def threads_limited(n: int) -> Iterator[None]:
     before = torch.get_num_threads()  # makes the thread's own settings, if it had none
     set_openmp, set_mkl = setters
     set_openmp(n)
-    mkls_before = set_mkl(n)
+    mkls_before = set_mkl(n)  # 0 for nothing
     try:
         yield
     finally:
@@ -53,10 +53,7 @@ def threads_limited(n: int) -> Iterator[None]:
 
 @cache
 def _local_setters():
-    """Functions that set a thread's own number of threads, OpenMP's and MKL's, or None.
-
-    MKL's returns what was set before, 0 for nothing.
-    """
+    """Functions that set a thread's own number of threads, OpenMP's and MKL's, or None."""
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         set_openmp, set_mkl = library.omp_set_num_threads, library.MKL_Set_Num_Threads_Local

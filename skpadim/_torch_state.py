@@ -64,9 +64,7 @@ _SMALLEST = 5e-324
 
 
 class _ProcessSettings:
-    """Settings of the whole process: changed by the first thread that enters, and as found when
-    the last has left.
-    """
+    """Settings of the whole process, from when the first thread enters until the last has left."""
 
     def __init__(self):
         self._lock, self._n_within, self._undo = threading.Lock(), 0, ExitStack()

@@ -25,6 +25,7 @@ from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV
 
+from skpadim._chunks import batch_and_unit
 from skpadim._parallel import (
     MAX_CHUNK,
     chunk_size,
@@ -33,7 +34,6 @@ from skpadim._parallel import (
     part_size,
     split_images,
 )
-from skpadim._streaming import batch_and_unit
 from skpadim.images._batches import Images
 from skpadim.model_selection import NormalFold
 
@@ -51,7 +51,7 @@ RESNET = {
 def make(request, make_detector, monkeypatch):
     """Make a detector for each way in which a fit goes through the images."""
     if request.param == "moments only":
-        monkeypatch.setattr("skpadim._streaming.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
     n_features = 60 if request.param == "samples" else 15
 
     def make(**parameters):
@@ -154,7 +154,7 @@ def test_a_bad_image_is_named_as_the_user_knows_it(make_detector, folder, tmp_pa
 def test_none_takes_the_workers_that_joblib_is_set_to(make_small, good, monkeypatch):
     processes = []
     monkeypatch.setattr(
-        "skpadim._streaming.map_chunks",
+        "skpadim._chunks.map_chunks",
         lambda *arguments, n_jobs, **options: (
             processes.append(joblib.effective_n_jobs(n_jobs))
             or map_chunks(*arguments, n_jobs=n_jobs, **options)
@@ -473,7 +473,7 @@ def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeyp
                 os.kill(killed[0], signal.SIGKILL)
             yield part
 
-    monkeypatch.setattr("skpadim._streaming.map_chunks", map_and_kill)
+    monkeypatch.setattr("skpadim._chunks.map_chunks", map_and_kill)
     with parallel_config("dask"):
         shared = make().fit(many)
     assert killed

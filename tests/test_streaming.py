@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from skpadim import PatchEmbedder, UnreadableImageError
-from skpadim._streaming import image_digests, learn
+from skpadim._learning import image_digests, learn
 from skpadim.images._batches import Images
 
 # Enough images for moments, and so few that they are kept.

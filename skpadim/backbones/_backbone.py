@@ -117,3 +117,8 @@ class Backbone(nn.Module, ABC):
                 f"{tuple(order)!r}."
             )
         return names
+
+
+def papers_n_features(name):
+    """How many features the paper selects at random of a network, resnet18's 100 of others."""
+    return 550 if name in ("wide_resnet50_2", "wide_resnet101_2") else 100

@@ -191,12 +191,10 @@ def even_sided(maps):
 
 
 def _convolution(n_in, n_out, kernel=1, stride=1, groups=1, rectified=True):
-    """A convolution with its norm and ReLU6, padded as TensorFlow's "same".
-
-    That pads one more behind an even side than in front of it where the stride is 2. A kernel with
-    a row and a column of zeros in front, padded alike on all sides, is the same; an odd side first
-    becomes an even one.
-    """
+    """A convolution with its norm and ReLU6, padded as TensorFlow's "same"."""
+    # That pads one more behind an even side than in front of it where the stride is 2. A kernel
+    # with a row and a column of zeros in front, padded alike on all sides, is the same; an odd side
+    # first becomes an even one.
     convolution = nn.Conv2d(
         n_in, n_out, kernel + stride - 1, stride, (kernel - 1) // 2, groups=groups, bias=False
     )

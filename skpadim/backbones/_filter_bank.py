@@ -57,9 +57,8 @@ HARMONIC = 0.3  # weight: directions vary more among good places than energies (
 NEIGHBOURS = 0.5  # weight: a deviation of nine values only is noisy (0.25 to 1)
 SPREAD = 0.3  # an image's deviations are divided by theirs only where it is larger (0.3 to 1)
 AVERAGE = 0.2  # weight of the image's means, which vary most among good parts (0.1 to 0.5)
-GAIN = (
-    5.0  # of all: makes a regularisation of 0.01 stand for 2 % of noise, sqrt(0.01) / 5 (2 to 10)
-)
+# Of all: makes a regularisation of 0.01 stand for 2 % of noise, sqrt(0.01) / 5 (2 to 10).
+GAIN = 5.0
 # The coarsest layer places defects worst, so it weighs less (0.3 to 0.7).
 LAYER_GAIN = {"layer1": 1.0, "layer2": 1.0, "layer3": 0.5}
 

@@ -159,7 +159,7 @@ def _put(network, node, module):
 def _fold_batch_norms(network):
     for node in list(network.graph.nodes):
         norm = _called(network, node)
-        if node.target is F.batch_norm:
+        if node.target is F.batch_norm:  # as timm's norms are recorded
             norm = _batch_norm_of_function(network, node)
         if type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None:
             convolution = _convolution(network, node.args[0])
@@ -171,10 +171,7 @@ def _fold_batch_norms(network):
 
 
 def _batch_norm_of_function(network, node):
-    """The module that does what a call of :func:`F.batch_norm` does, as timm's norms are recorded.
-
-    None unless all its tensors are kept ones, and none is updated.
-    """
+    """The module that does what a call of :func:`F.batch_norm` does; None if it updates tensors."""
     arguments = inspect.signature(F.batch_norm).bind(*node.args, **node.kwargs)
     arguments.apply_defaults()
     _, *tensors, training, _, eps = arguments.args
@@ -285,10 +282,8 @@ def _write_in_place(network):
 
 
 def _convert_weights(network, dtype):
-    """Hold weights in the precision that autocast would convert them to for every batch.
-
-    Winograd's convolutions transform theirs, which takes float32.
-    """
+    """Hold weights in the precision that autocast would convert them to for every batch."""
+    # But for Winograd's convolutions, which transform theirs in float32.
     for node in network.graph.nodes:
         if node.op == "call_module":
             module = network.get_submodule(node.target)
@@ -297,11 +292,9 @@ def _convert_weights(network, dtype):
 
 
 def _check(network, backbone, layers, channels):
-    """Raise unless a network computes a backbone's maps, but for rounding.
-
-    What depends on the values of images cannot be recorded; but a module may tell what records it
-    from a tensor, or reach a tensor that it overwrites under another name.
-    """
+    """Raise unless a network computes a backbone's maps, but for rounding."""
+    # What depends on the values of images cannot be recorded; but a module may tell what records it
+    # from a tensor, or reach a tensor that it overwrites under another name.
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
     size = backbone.sizes_near(_CHECKED_SIZE, layers)[0]

@@ -98,7 +98,8 @@ def load_backbone(backbone="auto", weights="imagenet", layers="auto", random_sta
         # A copy: what the caller does to theirs afterwards must not change a fitted model.
         return copy.deepcopy(backbone).cpu().eval().requires_grad_(False)
     if isinstance(backbone, nn.Module):
-        return ModuleBackbone(backbone) if _is_auto(layers) else ModuleBackbone(backbone, layers)
+        is_auto = isinstance(layers, str) and layers == "auto"
+        return ModuleBackbone(backbone) if is_auto else ModuleBackbone(backbone, layers)
     if not isinstance(backbone, str):
         raise TypeError(
             f"backbone={backbone!r} must be a name, a Backbone or a torch.nn.Module, not a "
@@ -150,7 +151,3 @@ def _timm(backbone):
     from skpadim.backbones import _timm
 
     return _timm
-
-
-def _is_auto(layers):
-    return isinstance(layers, str) and layers == "auto"

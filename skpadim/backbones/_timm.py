@@ -18,7 +18,7 @@ from torch import nn
 
 from skpadim._download import DownloadError, check_answered
 from skpadim._torch_state import own_torch_state
-from skpadim.backbones._backbone import Backbone, Layer
+from skpadim.backbones._backbone import Backbone, Layer, papers_n_features
 from skpadim.backbones._module import frozen, nearest_multiples
 from skpadim.backbones._weights import (
     WeightsUnavailableError,
@@ -28,8 +28,6 @@ from skpadim.backbones._weights import (
 )
 
 PREFIX = "timm/"
-_N_FEATURES = {"wide_resnet50_2": 550, "wide_resnet101_2": 550}  # as of torchvision's
-_DEFAULT_N_FEATURES = 100
 
 
 class TimmBackbone(Backbone):
@@ -51,7 +49,7 @@ class TimmBackbone(Backbone):
         self._submodules = {layer: f"output {index}" for layer, index in self._indices.items()}
         config = timm.get_pretrained_cfg(_timm_name(name))
         self.mean, self.std = tuple(config.mean), tuple(config.std)
-        self.n_features = _N_FEATURES.get(_timm_name(name).split(".")[0], _DEFAULT_N_FEATURES)
+        self.n_features = papers_n_features(_timm_name(name).split(".")[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_state)
             self.module = frozen(_load_network(name, weights))
@@ -298,10 +296,7 @@ def _load_network(name, weights):
 
 
 def _load_pretrained(name):
-    """Build a network with timm's own weights: of the cache, with no look at the network, or new.
-
-    Without a network huggingface_hub retries for a minute, so it is asked only if the hub answers.
-    """
+    """Build a network with timm's own weights: of the cache, with no look at the hub, or new."""
     config = timm.get_pretrained_cfg(_timm_name(name))
     if not config.has_weights:
         raise WeightsUnavailableError(
@@ -320,7 +315,7 @@ def _load_pretrained(name):
                     return _build(name, pretrained=True, pretrained_cfg_overlay=overlay)
             if huggingface_hub.constants.HF_HUB_OFFLINE:
                 raise DownloadError("they are not in the cache, and HF_HUB_OFFLINE is set.")
-        check_answered(source)
+        check_answered(source)  # or huggingface_hub would retry for a minute
         return _build(name, pretrained=True)
     except Exception as error:  # of several packages, and of the networks' own code
         reason = f"{type(error).__name__}: {_first_line(error).rstrip('.')}."

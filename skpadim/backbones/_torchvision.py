@@ -13,14 +13,10 @@ import torchvision
 from torch import nn
 
 from skpadim._torch_state import own_torch_state
-from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, papers_n_features
 from skpadim.backbones._hooks import forward_hooks, run_to_layers
 from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, emptied, frozen, is_channels_last
 from skpadim.backbones._weights import fetch_weights, read_state_dict
-
-# The paper selects 100 features of resnet18 at random and 550 of wide_resnet50_2.
-_N_FEATURES = {"wide_resnet50_2": 550, "wide_resnet101_2": 550}
-_DEFAULT_N_FEATURES = 100
 
 
 def list_networks() -> list[str]:
@@ -44,7 +40,7 @@ class TorchvisionBackbone(ModuleBackbone):
             name=name,
             mean=mean,
             std=std,
-            n_features=_N_FEATURES.get(name, _DEFAULT_N_FEATURES),
+            n_features=papers_n_features(name),
         )
 
     def _taken(self, module):
@@ -181,12 +177,9 @@ def find_stages(name: str) -> dict[str, str]:
 
 
 def _units(module, prefix=""):
-    """Submodules that a network is a sequence of, with their names.
-
-    Sequentials are opened, except those that begin with a normalisation: they prepare the next
-    stage (ConvNeXt, DenseNet), and what they hold belongs to no stage. So does the classifier.
-    """
+    """Submodules that a network is a sequence of, with their names; Sequentials are opened."""
     for name, child in module.named_children():
+        # Such prepare the next stage (ConvNeXt, DenseNet), and what they hold belongs to none.
         opens_with_norm = isinstance(child, nn.Sequential) and isinstance(
             next(child.children(), None), (nn.BatchNorm2d, nn.LayerNorm)
         )

@@ -95,10 +95,9 @@ class _Value(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Records modules of PyTorch as a whole, others by what they do, and nothing in place.
+    """Records modules of PyTorch as a whole, others by what they do, and nothing in place."""
 
-    What overwrites a tensor is recorded as what does not, and who reads it later reads the result.
-    """
+    # What overwrites a tensor is recorded as what does not; who reads it later reads the result.
 
     def __init__(self):
         super().__init__()

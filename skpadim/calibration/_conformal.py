@@ -90,11 +90,7 @@ def expected_share(
 
 
 def _p_value_steps(scores, groups):
-    """Sorted scores, and the p-value of a sample with i of them at or below its own, i = 0 to n.
-
-    The counts are integers over a common denominator: rounded sums of 1 / k would tell a p-value
-    from an equal contamination.
-    """
+    """Sorted scores, and the p-value of a sample with i of them at or below its own, i = 0 to n."""
     _check_finite(scores, "scores", "no threshold can be set")
     order = np.argsort(scores)
     if groups is None:
@@ -103,6 +99,8 @@ def _p_value_steps(scores, groups):
         _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         n_groups, common = len(sizes), math.lcm(*sizes.tolist())
         weights = (common // size for size in sizes[codes[order]].tolist())
+    # Integers over a common denominator: rounded sums of 1 / k would tell a p-value from an equal
+    # contamination.
     denominator = common * (n_groups + 1)
     steps = accumulate(weights, initial=common)
     return np.asarray(scores)[order], np.array([step / denominator for step in steps])

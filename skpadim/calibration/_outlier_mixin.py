@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from types import MethodType
 
 import numpy as np
@@ -44,10 +44,7 @@ def _check_has_calibration_scores(estimator):
 
 
 class _MethodIf:
-    """A method of an estimator that is fitted for it, else an error that says how to get it.
-
-    As scikit-learn's ``available_if``, which keeps the reason to itself: `hasattr` is False.
-    """
+    """As scikit-learn's ``available_if``, which keeps to itself how to get the method."""
 
     def __init__(self, check, method):
         self._check, self._method = check, method
@@ -61,14 +58,9 @@ class _MethodIf:
         return MethodType(self._method, estimator)
 
 
-def needs_threshold(method):
-    """Decorate a method that a fitted estimator without a threshold does not have."""
-    return _MethodIf(_check_has_threshold, method)
-
-
-def needs_calibration_scores(method):
-    """Decorate a method that a fitted estimator without calibration scores does not have."""
-    return _MethodIf(_check_has_calibration_scores, method)
+# Decorators of methods that a fitted estimator without these does not have.
+needs_threshold = partial(_MethodIf, _check_has_threshold)
+needs_calibration_scores = partial(_MethodIf, _check_has_calibration_scores)
 
 
 class CalibratedOutlierMixin(OutlierMixin):

@@ -81,7 +81,7 @@ def n_learned(detector: PadimDetector, paths) -> int:
     """How many of some image files a detector has learned from, told by their content."""
     import numpy as np
 
-    from skpadim._streaming import image_digests
+    from skpadim._learning import image_digests
 
     return int(np.isin(image_digests(paths), detector._training_digests).sum())
 

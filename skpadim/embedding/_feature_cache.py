@@ -11,7 +11,7 @@ import hashlib
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,9 +23,8 @@ from sklearn.utils.validation import check_memory
 
 from skpadim._files import written_whole
 from skpadim._version import __version__
-from skpadim.images._batches import Images, read_ahead, stack_pixels
+from skpadim.images._batches import Images
 from skpadim.images._files import ImageFileError, open_regular
-from skpadim.images._unreadable import UnreadableImageError
 
 
 class FeatureCache:
@@ -127,44 +126,3 @@ def _write_map(path, layer_map):
 
 def _checksum(layer_map):
     return str(zlib.crc32(layer_map.numpy(), zlib.crc32(repr(layer_map.shape).encode())))
-
-
-def iter_cached(
-    cache: FeatureCache,
-    images: Images,
-    layers: Sequence[str],
-    batch_size: int,
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-    compute: Callable[[torch.Tensor], Iterator[tuple[slice, dict[str, torch.Tensor]]]],
-    reduce: Callable[[list[torch.Tensor]], list[torch.Tensor]],
-) -> Iterator[list[torch.Tensor]]:
-    """Yield reduced maps (n_batch, height, width, channels) of some layers, batch by batch.
-
-    Maps that are not in the cache are computed, from pixels of the `sizes`, and kept. Those of one
-    image are reduced before images are put together, since most channels go.
-    """
-
-    def read(index):
-        try:
-            entry = cache.entry(images, index)
-            maps = cache.load(entry, layers)
-            if maps is not None:
-                images.locate(index, sizes[0])
-                return entry, reduce(maps), None
-            return entry, None, images.read(index, *sizes)
-        except UnreadableImageError as error:
-            return None, None, images.skip(error, index, sizes[1])
-
-    for batch in read_ahead(read, len(images), batch_size):
-        reduced = [maps for _, maps, _ in batch]
-        new = [place for place, maps in enumerate(reduced) if maps is None]
-        if new:
-            pixels = stack_pixels([batch[place][2] for place in new])
-            for part, computed in compute(pixels):
-                computed = {layer: maps.float().cpu() for layer, maps in computed.items()}
-                for row, place in enumerate(new[part]):
-                    maps = {layer: of_all[row] for layer, of_all in computed.items()}
-                    if batch[place][0] is not None:
-                        cache.save(batch[place][0], maps)
-                    reduced[place] = reduce([maps[layer] for layer in layers])
-        yield [torch.stack(maps) for maps in zip(*reduced, strict=True)]

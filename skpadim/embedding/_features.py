@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from skpadim.embedding._window import Window
+
 
 class LayerFeatures:
     """One layer's share of the features: some of its channels, or products with a matrix."""
@@ -55,19 +57,44 @@ def features_by_layer(
     return features
 
 
-def join(layers: Sequence[torch.Tensor], embeddings: torch.Tensor, *, add: bool) -> torch.Tensor:
-    """Bring the features of all layers to one grid, into `embeddings`: added, or side by side."""
-    if add:
-        embeddings.zero_()
-        for features in layers:
-            embeddings += upsample_nearest(features, embeddings.shape[1:3])
+def reduce(
+    maps: Sequence[torch.Tensor], features: Mapping[str, LayerFeatures], *, threads: bool = True
+) -> list[torch.Tensor]:
+    """Features of the maps of all layers, each on its own grid."""
+    layers = zip(features.values(), maps, strict=True)
+    return [of_layer.of(layer_maps, threads=threads) for of_layer, layer_maps in layers]
+
+
+def join(
+    layers: Sequence[torch.Tensor], embeddings: torch.Tensor, window: Window, *, add: bool
+) -> torch.Tensor:
+    """Write the features of all layers to the embeddings that are wanted of a window; returns all.
+
+    On the finest grid they are added, or put side by side.
+    """
+    flat, cells = embeddings.view(len(embeddings), -1, embeddings.shape[-1]), window.cells
+    if window.places is None and cells.all():
+        _join_on_grid(layers, flat.unflatten(1, cells.shape), add)
         return embeddings
+    whole = embeddings.new_empty((len(embeddings), *cells.shape, embeddings.shape[-1]))
+    _join_on_grid(layers, whole, add)
+    places = slice(None) if window.places is None else torch.from_numpy(window.places)
+    flat[:, places] = whole[:, torch.from_numpy(cells).to(whole.device)]
+    return embeddings
+
+
+def _join_on_grid(layers, grid, add):
+    """Bring the features of all layers to one grid (n_samples, height, width, n_features)."""
+    if add:
+        grid.zero_()
+        for features in layers:
+            grid += upsample_nearest(features, grid.shape[1:3])
+        return
     start = 0
     for features in layers:
         stop = start + features.shape[-1]
-        _copy_nearest(features, embeddings[..., start:stop])
+        _copy_nearest(features, grid[..., start:stop])
         start = stop
-    return embeddings
 
 
 def upsample_nearest(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -101,9 +101,7 @@ def iter_maps(
 
 
 def _normalise(pixels, mean, std):
-    """Pixels as the network takes them, channels last; mean and std are those of a row's values.
-
-    By rows, because torch is slow at loops over three channels.
-    """
+    """Pixels as the network takes them, channels last; mean and std are those of a row's values."""
+    # By rows, because torch is slow at loops over three channels.
     rows = to_float(pixels.permute(0, 2, 3, 1).flatten(2)).sub(mean).div_(std)
     return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from hashlib import sha256
 
 import numpy as np
 import torch
@@ -16,13 +14,12 @@ from skpadim._devices import available_device, empty, resolve_device
 from skpadim._documentation import DocumentedMixin
 from skpadim._file_memory import let_pages_go
 from skpadim._persistence import VersionedStateMixin
-from skpadim._progress import progress_of
 from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.alignment._image_aligner import ImageAligner, warn_of_unaligned
 from skpadim.backbones import load_backbone
-from skpadim.embedding._feature_cache import FeatureCache, iter_cached
-from skpadim.embedding._features import features_by_layer, join
-from skpadim.embedding._fingerprint import digest_backbone, layer_source
+from skpadim.embedding._batches import iter_batches
+from skpadim.embedding._features import features_by_layer, join, reduce
+from skpadim.embedding._fingerprint import digest_backbone
 from skpadim.embedding._network import iter_maps, load_shared_backbone, ready_network
 from skpadim.embedding._parameters import (
     EMBEDDING_CONSTRAINTS,
@@ -34,13 +31,7 @@ from skpadim.embedding._parameters import (
 )
 from skpadim.embedding._window import seen_of, windows_of
 from skpadim.gaussian._linalg import blas_threads
-from skpadim.images._batches import (
-    Images,
-    common_proportions,
-    count_images,
-    image_batches,
-    image_parts,
-)
+from skpadim.images._batches import Images, common_proportions, image_parts
 from skpadim.images._read import fit_to_size
 from skpadim.images._roi import cells_of, read_roi
 from skpadim.images._sizes import sizes_of
@@ -253,18 +244,9 @@ class PatchEmbedder(
         layers = backbone.check_layers(self.layers)
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
-        tile = None
-        if self.tile_size is None:
-            check_input_size(size, crop, self.crop_size, backbone, layers)
-            grid = tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
-        else:
-            tile = check_tile_size(self.tile_size, crop, backbone, layers)
-            grid = tuple(side // backbone.layers[layers[0]].stride for side in crop)
+        tile, grid = self._check_sizes(size, crop, backbone, layers)
         aligner = None if self.align is None else self._new_aligner(size).fit(X)
-        roi = None if self.roi is None else self._read_roi(images, size, crop)
-        inspected = np.ones(grid, dtype=bool)
-        if roi is not None:
-            inspected = cells_of(torch.from_numpy(roi)[None], grid)[0].numpy()
+        roi, inspected = self._read_roi(images, size, crop, grid)
         windows = windows_of(crop, tile, roi, inspected, backbone, layers)
 
         self.backbone_ = backbone.name
@@ -403,14 +385,26 @@ class PatchEmbedder(
         if self.tile_size is not None and self.memory is not None:
             raise ValueError("memory keeps no features of tiles: leave memory or tile_size out.")
 
+    def _check_sizes(self, size, crop, backbone, layers):
+        """Size of the tiles, None without, and of the grid of patches."""
+        if self.tile_size is None:
+            check_input_size(size, crop, self.crop_size, backbone, layers)
+            return None, tuple(backbone(torch.zeros(1, 3, *crop), layers[:1])[0].shape[2:])
+        tile = check_tile_size(self.tile_size, crop, backbone, layers)
+        return tile, tuple(side // backbone.layers[layers[0]].stride for side in crop)
+
     def _new_aligner(self, size):
         """An aligner for images of a size (height, width)."""
         aligner = ImageAligner(self.align) if isinstance(self.align, str) else clone(self.align)
         return aligner.set_params(image_size=size)
 
-    def _read_roi(self, images, size, crop):
+    def _read_roi(self, images, size, crop, grid):
+        """The region of interest, None without, and which patches of the grid are inspected."""
+        if self.roi is None:
+            return None, np.ones(grid, dtype=bool)
         sizes = [] if images is None else [images.size_of(index) for index in range(len(images))]
-        return read_roi(self.roi, sizes, size, crop)
+        roi = read_roi(self.roi, sizes, size, crop)
+        return roi, cells_of(torch.from_numpy(roi)[None], grid)[0].numpy()
 
     def new_embeddings(
         self, n_images: int, device: torch.device | str | None = None, *, are_kept: bool = False
@@ -519,23 +513,7 @@ class PatchEmbedder(
         self._validate_params()
         check_unchanged(self, self._fitted_parameters)
         parts = image_parts(X, self.images_at_a_time, on_error)
-        device = self._device()
-        rows = None if out is None else _RowsInTurn(out)
-        with progress_of(count_images(parts), description, self.verbose) as progress:
-            for images in parts:
-                images.proportions = self._proportions
-                images.align_by(self.aligner_)
-                if rows is None:
-                    n_rows = min(len(images), self.images_at_a_time)
-                    rows = _RowsInTurn(self.new_embeddings(n_rows, device))
-                done = 0
-                for embeddings in self._iter_batches(images, device, rows):
-                    errors = images.errors(done, done + len(embeddings))
-                    if errors:
-                        embeddings[list(errors)] = torch.nan
-                    yield embeddings, errors
-                    done += len(embeddings)
-                    progress.update(len(embeddings))
+        yield from iter_batches(self, parts, self._device(), description, out)
 
     @own_torch_state()
     def embed(
@@ -560,54 +538,9 @@ class PatchEmbedder(
         for window in self._windows:
             network = self._network_on(device, self.layers_, window, narrow=True)
             for rows, maps in iter_maps(network, seen_of(pixels, window, self.roi_), device):
-                self._join(self._reduce(maps), embeddings[rows], window)
+                join(reduce(maps, self._features), embeddings[rows], window, add=self._adds)
             let_pages_go()
         return embeddings
-
-    def _iter_batches(self, images, device, rows):
-        """Embeddings batch by batch, by way of the feature cache if there is one."""
-        if self.memory is not None:
-            yield from self._iter_remembered(images, device, rows)
-            return
-        sizes = self.image_size_, self.input_size_
-        batches = image_batches(images, self.images_at_a_time, *sizes, device)
-        for pixels in batches:
-            yield self.embed(pixels, device, rows.take(len(pixels)))
-
-    def _iter_remembered(self, images, device, rows):
-        """Embeddings batch by batch; maps that are not in the cache are computed and kept."""
-        # An embedder that was fitted without memory knows its network only as far as it is cut.
-        network = getattr(self, "_network_digest", None) or digest_backbone(self._network)
-        sizes = self.image_size_, self.input_size_
-        # What was kept of images of any proportions would not be refused.
-        settings = (network, *sizes, self.keep_aspect_ratio, self.precision, device.type)
-        if self.aligner_ is not None:
-            settings += (self.aligner_.digest,)
-        (window,) = self._windows  # of tiles none are kept
-        if self.roi_ is not None:  # the window depends on the layers, too
-            settings += (sha256(self.roi_.tobytes()).hexdigest(), window.rows, window.columns)
-        cache = FeatureCache(self.memory, settings)
-        usual = ("layer1", "layer2", "layer3", *self._network.default_layers)
-        kept = tuple(name for name in self._network.layers if name in usual or name in self.layers_)
-        names = {layer: f"{layer} {layer_source(self._network, layer)}" for layer in kept}
-
-        def compute(pixels):
-            network = self._network_on(device, kept, window, narrow=False)
-            for part, maps in iter_maps(network, seen_of(pixels, window, self.roi_), device):
-                yield part, dict(zip(names.values(), maps, strict=True))
-
-        batches = iter_cached(
-            cache,
-            images,
-            [names[layer] for layer in self.layers_],
-            int(self.batch_size),
-            sizes,
-            compute,
-            partial(self._reduce, threads=False),
-        )
-        for layers in batches:
-            layers = [maps.to(device) for maps in layers]
-            yield self._join(layers, rows.take(len(layers[0])), window)
 
     def _features_by_layer(self):
         """Share of each layer of the features; made anew after unpickling."""
@@ -616,23 +549,10 @@ class PatchEmbedder(
             return features_by_layer(n_channels, indices=self.feature_indices_)
         return features_by_layer(n_channels, matrix=self.projection_)
 
-    def _reduce(self, maps, *, threads=True):
-        """Features of the maps of all layers, each on its own grid."""
-        layers = zip(self._features.values(), maps, strict=True)
-        return [features.of(layer_maps, threads=threads) for features, layer_maps in layers]
-
-    def _join(self, reduced, embeddings, window):
-        """Write the embeddings of the patches that are wanted of a window; returns all."""
-        add, cells = self.projection == "semi_orthogonal", window.cells
-        flat = embeddings.view(len(embeddings), -1, self.n_features_out_)
-        if window.places is None and cells.all():
-            join(reduced, flat.unflatten(1, cells.shape), add=add)
-            return embeddings
-        whole = embeddings.new_empty((len(embeddings), *cells.shape, self.n_features_out_))
-        join(reduced, whole, add=add)
-        places = slice(None) if window.places is None else torch.from_numpy(window.places)
-        flat[:, places] = whole[:, torch.from_numpy(cells).to(whole.device)]
-        return embeddings
+    @property
+    def _adds(self):
+        """Whether the features of all layers are added, not put side by side."""
+        return self.projection == "semi_orthogonal"
 
     def _network_on(self, device, layers, window, narrow):
         """The network ready on a device; if `narrow`, the last layer with what is kept of it."""
@@ -666,18 +586,6 @@ class PatchEmbedder(
         super().__setstate__(state)
         if "_network" in state:
             self._features = self._features_by_layer()
-
-
-class _RowsInTurn:
-    """Rows of a tensor for each batch, from the first again when the next batch does not fit."""
-
-    def __init__(self, out):
-        self.out, self.start = out, 0
-
-    def take(self, n_batch):
-        start = self.start if self.start + n_batch <= len(self.out) else 0
-        self.start = start + n_batch
-        return self.out[start : self.start]
 
 
 def network_of(embedder: PatchEmbedder):

@@ -9,6 +9,7 @@ samples. Free functions on torch tensors of any device, laid out as in `_mahalan
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,7 +29,6 @@ from skpadim.gaussian._mahalanobis import (
     kernel_cholesky,
     mahalanobis_distances,
     matrices_of,
-    mean_squared_norms,
     whitening_factors,
 )
 from skpadim.gaussian._moments import Moments, Samples
@@ -176,7 +176,7 @@ def low_rank_training_distances(
 
     def measure(block):
         centred = centred_samples(state.rows, mean, block)
-        lift = mean_squared_norms(centred)
+        lift = torch.linalg.vector_norm(centred, dim=2).square().mean(dim=1)
         for size, rows in rows_of.items():
             # Centring makes the vector of ones an eigenvector with eigenvalue μ, a share 1 / (n μ)
             # of each entry that would hide the rest of it. With a larger eigenvalue it does not.
@@ -215,7 +215,26 @@ def _low_rank_groups(columns, ones, regularization, n_samples, size):
     return degrees_of_freedom * (diagonal - 1 - 1 / (n_samples - size))
 
 
-class TrainingDistances:
+@dataclass
+class TrainingMeasure:
+    """What measures training samples: the state, and factors that are kept for the next batch."""
+
+    state: Moments | Samples
+    regularization: float
+    calibration: str
+    _kept: tuple = field(default=(None, None), init=False, repr=False)  # of what, and the factors
+
+    def to(self, device: torch.device) -> TrainingMeasure:
+        """Return the same on another device; itself if it is there."""
+        is_there = self.state.mean.device == device
+        return self if is_there else replace(self, state=self.state.to(device))
+
+    def __getstate__(self):
+        return {**vars(self), "_kept": (None, None)}
+
+
+@dataclass
+class TrainingDistances(TrainingMeasure):
     """Distances of training samples to their moments' Gaussians, of all at once or of batches.
 
     Factors depend on how many samples are left out, and are built when they are needed: for all
@@ -228,18 +247,15 @@ class TrainingDistances:
     at once.
     """
 
-    def __init__(self, moments: Moments, regularization: float, calibration: str, dtype):
-        self.moments, self.regularization, self.dtype = moments, regularization, dtype
-        self.leave_one_out = calibration == "leave_one_out"
-        self._kept = (None, None)  # what the factors were built for, and the factors
+    dtype: torch.dtype
 
     def distances(self, embeddings: torch.Tensor, groups: np.ndarray | None = None) -> torch.Tensor:
         """Distances of some or all of the training samples.
 
         A group must be here whole: it cannot be told from what is here if others belong to it.
         """
-        n = self.moments.count
-        if not self.leave_one_out:
+        n = self.state.count
+        if self.calibration != "leave_one_out":
 
             def measure(rows, mean, factors, exact_factors):
                 return mahalanobis_distances(rows, mean, factors)
@@ -261,24 +277,13 @@ class TrainingDistances:
             distances[rows] = self._measure(embeddings, *self._factors_for(size), measure, rows)
         return distances
 
-    def to(self, device: torch.device) -> TrainingDistances:
-        """Return the same on another device; itself if it is there."""
-        if self.moments.mean.device == device:
-            return self
-        moments = self.moments.to(device)
-        calibration = "leave_one_out" if self.leave_one_out else "training"
-        return TrainingDistances(moments, self.regularization, calibration, self.dtype)
-
-    def __getstate__(self):
-        return {**vars(self), "_kept": (None, None)}
-
     def _factors_for(self, size):
         """Degrees of freedom, and dtype of the factors, where groups of a size are left out."""
-        return self.moments.count - size - 1, self.dtype if size == 1 else torch.float64
+        return self.state.count - size - 1, self.dtype if size == 1 else torch.float64
 
     def _measure(self, embeddings, degrees_of_freedom, dtype, measure, rows=slice(None)):
         """Distances of some rows, `measure` being given rows, mean and factors of positions."""
-        mean, scatter = self.moments.mean, self.moments.scatter
+        mean, scatter = self.state.mean, self.state.scatter
         n_positions, n_features = mean.shape
 
         def factors_of(of, dtype):
@@ -288,14 +293,14 @@ class TrainingDistances:
             """Factors of those positions that float32 is not enough for, by their indices."""
             return lambda few: factors_of(of[few], torch.float64)
 
-        if len(embeddings) < self.moments.count:
+        if len(embeddings) < self.state.count:
             if self._kept[0] != (degrees_of_freedom, dtype):
                 self._kept = (None, None)  # freed before the next are made
                 self._kept = (degrees_of_freedom, dtype), factors_of(scatter, dtype)
             return measure(embeddings[rows], mean, self._kept[1], exactly(scatter))
         are_copied = not isinstance(rows, slice)
         # Without a sample or a group, little may be left beside what rounding has left of the mean.
-        is_centred_anew = self.leave_one_out and dtype == torch.float64
+        is_centred_anew = self.calibration == "leave_one_out" and dtype == torch.float64
         n_rows = len(rows) if are_copied else len(embeddings)
         distances = embeddings.new_empty((n_rows, n_positions))
 

@@ -81,7 +81,7 @@ class Whitening:
 
     def to(self, device: torch.device) -> Whitening:
         """Return the same factors on another device."""
-        return Whitening(self.mean.to(device), _factors_on(self.factors, device))
+        return type(self)(self.mean.to(device), _factors_on(self.factors, device))
 
 
 @dataclass
@@ -202,10 +202,7 @@ def _has_digits(factors, variances, regularization):
 
 
 def _write_inverse_factors(factors, scatter, degrees_of_freedom, regularization):
-    """Fill the factors of :func:`whitening_factors`, or of some of their positions.
-
-    What has no factor raises, or gets NaN on the diagonal.
-    """
+    """Fill some of :func:`whitening_factors`; what has none raises, or gets a NaN diagonal."""
     n_positions, n_features = len(scatter), triangle_rows(scatter.shape[1])
     settings = degrees_of_freedom, float(regularization)
     if n_features <= _MAX_LOOP_FEATURES and scatter.device.type == "cpu":
@@ -399,22 +396,18 @@ def _suit_float32(smallest, largest, spread):
 
 
 def _ratio(state, regularization):
-    """How many times more than the regularisation the samples vary, where they do most.
-
-    Or would, if they lay closer to zero: rounded numbers far from it vary by themselves.
-    """
+    """How many times more than the regularisation the samples vary, where they do most."""
     if regularization == 0:
         return math.inf
+    # Rounded numbers far from zero vary by themselves.
     offset = state.mean.square().sum(dim=1).max().item()
     return max(state.spread, _ROUNDED_SHARE * offset) / regularization
 
 
 def _are_triangles_better(samples):
-    """Whether the factors of full rank, which are triangles, are faster than those of low rank.
-
-    They are hardly larger then, and multiplied as they are, whereas those of low rank lie in a
-    difference that needs float64.
-    """
+    """Whether the factors of full rank, which are triangles, are faster than those of low rank."""
+    # They are hardly larger then, and multiplied as they are, whereas those of low rank lie in a
+    # difference that needs float64.
     n_samples, _, n_features = samples.rows.shape
     return (
         samples.limit is not None  # of who asks for low rank
@@ -434,11 +427,6 @@ def centred_samples(
     """
     centred = rows[:, block].to(torch.float64, copy=True).sub_(mean[block])
     return centred.to(dtype).transpose(0, 1)
-
-
-def mean_squared_norms(centred: torch.Tensor) -> torch.Tensor:
-    """Mean square distance of the samples of each position to their mean, (n_block,)."""
-    return torch.linalg.vector_norm(centred, dim=2).square().mean(dim=1)
 
 
 def kernel_cholesky(

@@ -169,7 +169,9 @@ class Samples:
         dtype = torch.promote_types(self.rows.dtype, embeddings.dtype)
         rows = _empty_beside(self.rows, shape, dtype)
         torch.cat([self.rows, embeddings], out=rows)
-        return Samples(rows, self.limit)._within_limit()
+        if self.limit is not None and len(rows) > self.limit:
+            return Moments.of(rows)
+        return Samples(rows, self.limit)
 
     def merge(self, other: Moments | Samples) -> Moments | Samples:
         """Add the state of other samples."""
@@ -187,10 +189,6 @@ class Samples:
     def to(self, device: torch.device) -> Samples:
         """Return the same samples on another device."""
         return Samples(self.rows.to(device), self.limit)
-
-    def _within_limit(self):
-        too_many = self.limit is not None and self.count > self.limit
-        return Moments.of(self.rows) if too_many else self
 
 
 def _empty_beside(tensor, shape, dtype):

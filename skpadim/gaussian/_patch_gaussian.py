@@ -24,13 +24,12 @@ from skpadim.calibration._training_samples import (
     find_good,
     sample_digests,
 )
+from skpadim.gaussian._covariances import covariances, variances
 from skpadim.gaussian._embedding_checks import as_numpy, as_tensor, check_embeddings
 from skpadim.gaussian._leave_one_out import check_enough_samples
-from skpadim.gaussian._linalg import blas_threads, diagonals, symmetric_matrices
 from skpadim.gaussian._moments import Moments, Samples
 from skpadim.gaussian._sharing import (
     SHARING,
-    all_pooled_moments,
     check_shared_scorable,
     least_pool,
     pooled_means,
@@ -407,24 +406,17 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
             With ``sharing="image"`` a read-only view of one matrix.
         """
         check_is_fitted(self)
-        *grid, n_features = self.location_.shape
-        state = self._state(torch.device("cpu"))
-        if self._sharing == "neighbourhood":
-            covariance = np.empty((self.location_.size // n_features, n_features, n_features))
-            for positions, moments in all_pooled_moments(state, self._grid):
-                matrices = symmetric_matrices(moments.scatter).numpy()
-                covariance[positions] = matrices / max(moments.count - 1, 1)
-        elif isinstance(state, Moments):
-            covariance = symmetric_matrices(state.scatter).numpy() / max(state.count - 1, 1)
-        else:
-            centred = np.moveaxis(self.samples_ - self.location_, 0, -2)
-            with blas_threads(torch.get_num_threads()):
-                covariance = centred.swapaxes(-1, -2) @ centred
-            covariance /= max(state.count - 1, 1)
-        covariance[..., np.arange(n_features), np.arange(n_features)] += self.regularization_
+        matrices = covariances(self._state(torch.device("cpu")), self._sharing, self._grid)
+        diagonal = np.arange(matrices.shape[-1])
+        matrices[:, diagonal, diagonal] += self.regularization_
+        return self._at_positions(matrices)
+
+    def _at_positions(self, values):
+        """Values (n_gaussians, ...) at each position; a view where all share one Gaussian."""
+        shape = *self.location_.shape[:-1], *values.shape[1:]
         if self._sharing == "image":
-            return np.broadcast_to(covariance[0], (*grid, n_features, n_features))
-        return covariance.reshape(*self.location_.shape, n_features)
+            return np.broadcast_to(values[0], shape)
+        return values.reshape(shape)
 
     def _record_input(self, X, grid):
         """Store what scikit-learn keeps of the input: number and names of the features."""
@@ -446,10 +438,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         return self.sharing
 
     def _state(self, device):
-        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays.
-
-        Those of each position, or with ``sharing="image"`` those of all patches.
-        """
+        """Moments or samples on `device`; on the CPU they share memory with the fitted arrays."""
         if self.sharing != self._given_sharing:
             raise ValueError(
                 f"sharing={self.sharing!r}, but this {type(self).__name__} was fitted with "
@@ -461,7 +450,7 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
             limit = None if self.solver == "low_rank" else n_features
             return Samples(rows, limit).to(device)
         mean, count = self.location_, self.n_samples_seen_
-        if self._sharing == "image":
+        if self._sharing == "image":  # those of all patches
             mean, count = mean[0, 0], count * mean[..., 0].size
         elif self._sharing == "neighbourhood":
             mean = self._mean
@@ -469,11 +458,8 @@ class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin
         return Moments(count, as_tensor(mean), as_tensor(self._scatter)).to(device)
 
     def _set_state(self, state, grid, sharing, digests=None, regularization=None):
-        """Store a state as NumPy arrays and forget the threshold of the model before.
-
-        `regularization` is what "auto" has chosen for the state, if that is known.
-        """
-        if self.regularization == "auto" and regularization is None:
+        """Store a state as NumPy arrays and forget the threshold of the model before."""
+        if self.regularization == "auto" and regularization is None:  # not chosen yet
             regularization = chosen_regularization("auto", state, sharing, grid)
         self._replace_threshold()
         for attribute in ("_scatter", "samples_", "_mean", "_training_digests"):
@@ -602,21 +588,8 @@ def whitening_in(gaussian: PatchGaussian, device: torch.device, dtype: torch.dty
 
 def variances_in(gaussian: PatchGaussian) -> np.ndarray:
     """Diagonals (*grid, n_features) of the covariances, float64, without making these."""
-    state, shape = gaussian._state(torch.device("cpu")), gaussian.location_.shape
-    if isinstance(state, Samples) and gaussian._sharing == "position":
-        squares = state.rows.double().sub_(state.mean).square_().sum(dim=0) / max(
-            state.count - 1, 1
-        )
-    elif gaussian._sharing == "neighbourhood":
-        squares = torch.empty((int(np.prod(shape[:-1])), shape[-1]), dtype=torch.float64)
-        for positions, moments in all_pooled_moments(state, gaussian._grid):
-            squares[positions] = diagonals(moments.scatter) / max(moments.count - 1, 1)
-    else:
-        squares = diagonals(state.scatter) / max(state.count - 1, 1)
-    variances = (squares + gaussian.regularization_).numpy()
-    if gaussian._sharing == "image":
-        return np.broadcast_to(variances[0], shape)
-    return variances.reshape(shape)
+    values = variances(gaussian._state(torch.device("cpu")), gaussian._sharing, gaussian._grid)
+    return gaussian._at_positions(values + gaussian.regularization_)
 
 
 def on_grid(gaussian: PatchGaussian, values: np.ndarray) -> np.ndarray:

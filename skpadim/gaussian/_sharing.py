@@ -21,6 +21,7 @@ import torch
 from skpadim.calibration._training_samples import rows_by_group_size
 from skpadim.gaussian._leave_one_out import (
     TrainingDistances,
+    TrainingMeasure,
     leave_group_out_distances,
     training_distances,
 )
@@ -132,19 +133,22 @@ def _neighbourhood_blocks(grid, n_features, device, n_rows=0):
             yield positions[block], near[block]
 
 
-def all_pooled_moments(state: Moments | Samples, grid: np.ndarray) -> Iterator:
-    """Yield positions and their neighbourhoods' moments, some at a time."""
-    n_features = state.mean.shape[-1]
-    for positions, near in _neighbourhood_blocks(grid, n_features, state.mean.device):
-        yield positions, pooled_moments(state, near)
+def all_moments(state: Moments | Samples, sharing: str, grid: np.ndarray) -> Iterator:
+    """Yield positions and the moments of their Gaussians, some at a time."""
+    (n_positions, n_features), device = state.mean.shape, state.mean.device
+    if sharing == "neighbourhood":
+        for positions, near in _neighbourhood_blocks(grid, n_features, device):
+            yield positions, pooled_moments(state, near)
+        return
+    for block in large_blocks(n_positions, 16 * triangle_size(n_features), device):
+        if isinstance(state, Samples):
+            yield block, Moments.of(state.rows[:, block])
+        else:
+            yield block, Moments(state.count, state.mean[block], state.scatter[block])
 
 
-@dataclass
-class SharedWhitening:
-    """The factor of one covariance for all positions, laid out as :class:`Whitening`'s."""
-
-    mean: torch.Tensor  # (1, n_features)
-    factors: torch.Tensor
+class SharedWhitening(Whitening):
+    """The factor of one covariance, and its mean (1, n_features), for all positions."""
 
     def distances(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distances (n_samples, n_positions) of embeddings."""
@@ -156,11 +160,6 @@ class SharedWhitening:
             difference = (patches[block] - self.mean).to(matrix.dtype)
             squared[block] = (difference @ matrix.T).square_().sum(dim=1)
         return squared.sqrt_().to(embeddings.dtype).reshape(embeddings.shape[:2])
-
-    def to(self, device: torch.device) -> SharedWhitening:
-        """Return the same factor on another device."""
-        there = Whitening(self.mean, self.factors).to(device)
-        return SharedWhitening(there.mean, there.factors)
 
 
 def shared_whitening_of(
@@ -181,7 +180,7 @@ def shared_whitening_of(
     mean = torch.empty_like(state.mean)
     learned = state.rows if isinstance(state, Samples) else state.scatter
     factors = new_factors(*mean.shape, dtype, learned)
-    for positions, moments in all_pooled_moments(state, grid):
+    for positions, moments in all_moments(state, sharing, grid):
         part = whitening_of(moments, regularization, dtype)
         if part.factors.dtype != dtype:  # which has too few digits
             return shared_whitening_of(state, sharing, grid, regularization, torch.float64)
@@ -196,7 +195,7 @@ def check_shared_scorable(
     if sharing != "neighbourhood":
         check_scorable(state, regularization)
         return
-    for _, moments in all_pooled_moments(state, grid):
+    for _, moments in all_moments(state, sharing, grid):
         check_scorable(moments, regularization)
 
 
@@ -237,21 +236,19 @@ def training_measure(
     if sharing == "position":
         return TrainingDistances(state, regularization, calibration, dtype)
     if sharing == "image":
-        return PatchTrainingDistances(state, regularization, calibration, dtype)
-    return NeighbourhoodTrainingDistances(state, grid, regularization, calibration, dtype)
+        return PatchTrainingDistances(state, regularization, calibration)
+    return NeighbourhoodTrainingDistances(state, regularization, calibration, grid)
 
 
-class NeighbourhoodTrainingDistances:
+@dataclass
+class NeighbourhoodTrainingDistances(TrainingMeasure):
     """Distances of training samples to the neighbourhoods' Gaussians, of all or of batches.
 
     A sample that is left out takes all its embeddings of a neighbourhood with it. They are a group
     of :func:`leave_group_out_distances`: of g samples left out together, one of g k embeddings.
     """
 
-    def __init__(self, state, grid, regularization, calibration, dtype):
-        self.state, self.grid, self.regularization = state, grid, regularization
-        self.calibration, self.dtype = calibration, dtype
-        self._kept = (None, None)  # what factors were built for, and the factors
+    grid: np.ndarray
 
     def distances(self, embeddings: torch.Tensor, groups: np.ndarray | None = None) -> torch.Tensor:
         """Distances of some or all of the training samples; a group must be here whole."""
@@ -269,17 +266,6 @@ class NeighbourhoodTrainingDistances:
                     there, mean, factors, n * k, size * k, self.regularization, step=k
                 )
         return distances
-
-    def to(self, device: torch.device) -> NeighbourhoodTrainingDistances:
-        """Return the same on another device; itself if it is there."""
-        if self.state.mean.device == device:
-            return self
-        return NeighbourhoodTrainingDistances(
-            self.state.to(device), self.grid, self.regularization, self.calibration, self.dtype
-        )
-
-    def __getstate__(self):
-        return {**vars(self), "_kept": (None, None)}
 
     def _of_all(self, dtype):
         if self._kept[0] != dtype:
@@ -311,28 +297,25 @@ class NeighbourhoodTrainingDistances:
             yield positions, near, moments.mean, factors
 
 
-class PatchTrainingDistances:
+class PatchTrainingDistances(TrainingMeasure):
     """Distances of training samples to the one Gaussian of all patches, of all or of batches.
 
     A sample that is left out takes its own moments with it, by Chan's rule undone, and what is left
     is factorised: one matrix a sample, or a group.
     """
 
-    def __init__(self, moments, regularization, calibration, dtype):
-        self.moments, self.regularization = moments, regularization
-        self.calibration, self.dtype = calibration, dtype
-
     def distances(self, embeddings: torch.Tensor, groups: np.ndarray | None = None) -> torch.Tensor:
         """Distances of some or all of the training samples; a group must be here whole."""
         if self.calibration != "leave_one_out":
             whitening = shared_whitening_of(
-                self.moments, "image", None, self.regularization, embeddings.dtype
+                self.state, "image", None, self.regularization, embeddings.dtype
             )
             return whitening.distances(embeddings)
         distances = embeddings.new_empty(embeddings.shape[:2])
         codes = np.arange(len(embeddings)) if groups is None else groups
-        for rows in np.split(order := np.argsort(codes, kind="stable"), _starts(codes[order])):
-            rest = moments_without(self.moments, patch_moments(embeddings[rows]))
+        order = np.argsort(codes, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            rest = moments_without(self.state, patch_moments(embeddings[rows]))
             whitening = self._whitening(rest, embeddings.dtype)
             distances[rows] = whitening.distances(embeddings[rows])
         return distances
@@ -341,22 +324,10 @@ class PatchTrainingDistances:
         degrees_of_freedom = rest.count - 1
         factors = whitening_factors(rest.scatter, degrees_of_freedom, self.regularization, dtype)
         # What is left is a difference, to the digits that the whole has.
-        whole = diagonals(self.moments.scatter) / degrees_of_freedom + self.regularization
+        whole = diagonals(self.state.scatter) / degrees_of_freedom + self.regularization
         scales = matrices_of(factors).diagonal(dim1=1, dim2=2).double()
         check_digits(whole * scales.square(), self.regularization)
         return SharedWhitening(rest.mean, factors)
-
-    def to(self, device: torch.device) -> PatchTrainingDistances:
-        """Return the same on another device; itself if it is there."""
-        if self.moments.mean.device == device:
-            return self
-        return PatchTrainingDistances(
-            self.moments.to(device), self.regularization, self.calibration, self.dtype
-        )
-
-
-def _starts(sorted_codes):
-    return np.flatnonzero(np.diff(sorted_codes)) + 1
 
 
 def moments_without(moments: Moments, part: Moments) -> Moments:

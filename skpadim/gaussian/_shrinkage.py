@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skpadim.gaussian._linalg import diagonals, large_blocks, triangle_size
+from skpadim.gaussian._linalg import diagonals
 from skpadim.gaussian._moments import Moments, Samples
-from skpadim.gaussian._sharing import all_pooled_moments
+from skpadim.gaussian._sharing import all_moments
 
 # Of the covariances at least this share is kept, beside what is shrunk away.
 _MIN_KEPT = 1e-3
@@ -29,7 +29,7 @@ def chosen_regularization(
     if regularization != "auto":
         return float(regularization)
     added = kept = n = 0.0
-    for moments in _all_moments(state, sharing, grid):
+    for _, moments in all_moments(state, sharing, grid):
         if moments.count < 2:
             return None
         shares, variances = oas_shares(moments)
@@ -51,17 +51,3 @@ def oas_shares(moments: Moments) -> tuple[torch.Tensor, torch.Tensor]:
     # Where all variances are alike, 0 also, nothing but the identity is left of the covariance.
     is_alike = numerator >= denominator
     return torch.where(is_alike, 1.0, numerator / denominator), trace / d
-
-
-def _all_moments(state, sharing, grid):
-    """Yield the moments of the Gaussians, some positions at a time."""
-    if sharing == "neighbourhood":
-        for _, moments in all_pooled_moments(state, grid):
-            yield moments
-        return
-    n_positions, n_features = state.mean.shape
-    for block in large_blocks(n_positions, 16 * triangle_size(n_features), state.mean.device):
-        if isinstance(state, Samples):
-            yield Moments.of(state.rows[:, block])
-        else:
-            yield Moments(state.count, state.mean[block], state.scatter[block])

@@ -34,7 +34,8 @@ def computed(monkeypatch):
         counts.append(len(pixels))
         return iter_maps(network, pixels, device)
 
-    monkeypatch.setattr("skpadim.embedding._patch_embedder.iter_maps", count)
+    for module in ("_cached_maps", "_patch_embedder"):
+        monkeypatch.setattr(f"skpadim.embedding.{module}.iter_maps", count)
     return counts
 
 
