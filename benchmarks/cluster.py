@@ -36,14 +36,14 @@ from joblib import parallel_config
 from PIL import Image
 
 from skpadim import PadimDetector
-from skpadim._chunks import batch_and_unit
-from skpadim._learning import learn
 from skpadim._padim import make_embedder
-from skpadim._parallel import chunk_size, part_size
-from skpadim._scoring import MapMaker, score_images
 from skpadim.gaussian._leave_one_out import TrainingDistances
 from skpadim.gaussian._moments import Moments
 from skpadim.images._batches import Images
+from skpadim.streaming._chunks import batch_and_unit
+from skpadim.streaming._learning import learn
+from skpadim.streaming._parallel import chunk_size, part_size
+from skpadim.streaming._scoring import MapMaker, score_images
 
 SIZE = 256
 BAR = 1.7

@@ -30,12 +30,12 @@ from _setting import print_setting
 from _timing import alternate, print_bars, print_header, print_row, spread
 from sklearn.base import clone
 
-import skpadim._learning
 from skpadim import PadimDetector
 from skpadim._anomaly_map import anomaly_maps
-from skpadim._devices import full_float32, resolve_device
 from skpadim._padim import map_maker
 from skpadim.images._batches import Images
+from skpadim.machine._devices import full_float32, resolve_device
+from skpadim.streaming import _learning
 
 try:
     import _peers
@@ -339,9 +339,11 @@ def gaussians_clocked(device):
 
     with (
         mock.patch.object(
-            skpadim._learning, "state_to_share", clocked(skpadim._learning.state_to_share)
+            _learning,
+            "state_to_share",
+            clocked(_learning.state_to_share),
         ),
-        mock.patch.object(skpadim._learning, "_add", clocked(skpadim._learning._add)),
+        mock.patch.object(_learning, "_add", clocked(_learning._add)),
     ):
         yield seconds
 

@@ -23,11 +23,11 @@ from _limits import matrix_product
 from _setting import print_setting
 from _timing import alternate, parse_arguments, print_header, print_row, times_faster
 
-import skpadim._learning
-import skpadim._scoring
 import skpadim.embedding._network
 import skpadim.embedding._patch_embedder
 import skpadim.gaussian._linalg
+import skpadim.streaming._learning
+import skpadim.streaming._scoring
 from skpadim import PadimDetector, PatchEmbedder
 from skpadim.backbones.winograd import WinogradConv2d
 from skpadim.embedding._network import CPU_PART
@@ -37,10 +37,10 @@ from skpadim.gaussian._mahalanobis import Whitening, whitening_factors
 SIZE = 256
 STAGES = (
     (PatchEmbedder, "fit", "building the network"),
-    (skpadim._learning, "state_to_share", "means and scatters"),
+    (skpadim.streaming._learning, "state_to_share", "means and scatters"),
     (TrainingDistances, "distances", "leave-one-out distances"),
     (Whitening, "distances", "distances"),
-    (skpadim._scoring, "anomaly_maps", "maps"),
+    (skpadim.streaming._scoring, "anomaly_maps", "maps"),
     (skpadim.embedding._patch_embedder, "join", "joining the layers' maps"),
 )
 

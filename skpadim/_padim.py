@@ -13,15 +13,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._chunks import size_of_parts
-from skpadim._devices import available_device, resolve_device
 from skpadim._documentation import DocumentedMixin
 from skpadim._inspection import Criteria, Inspection, iter_inspections
-from skpadim._learning import image_digests, learn, score_training_images
 from skpadim._persistence import VersionedStateMixin, package_versions
 from skpadim._routing import refuse_metadata
-from skpadim._scoring import MapMaker, iter_map_batches, score_images
-from skpadim._torch_state import own_torch_state
 from skpadim._version import __version__
 from skpadim.alignment._image_aligner import warn_of_unaligned
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin, needs_threshold
@@ -44,7 +39,12 @@ from skpadim.gaussian._shrinkage import chosen_regularization
 from skpadim.images._batches import Images, image_parts
 from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
+from skpadim.machine._devices import available_device, resolve_device
+from skpadim.machine._torch_state import own_torch_state
 from skpadim.regions._table import join_tables
+from skpadim.streaming._chunks import size_of_parts
+from skpadim.streaming._learning import image_digests, learn, score_training_images
+from skpadim.streaming._scoring import MapMaker, iter_map_batches, score_images
 
 
 class PadimDetector(

@@ -27,7 +27,7 @@ def views():
 
 def detector_for(way, make_detector, monkeypatch, **parameters):
     if way == "second pass":
-        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim.streaming._learning.MAX_EMBEDDINGS_BYTES", 1)
     settings = {"weights": None, "n_features": 60 if way == "samples" else 12, "batch_size": 5}
     settings["image_size"] = 32
     return make_detector("resnet18", contamination=0.2, **{**settings, **parameters})

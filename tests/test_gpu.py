@@ -84,7 +84,7 @@ def test_kept_features_are_the_same(make_detector, good, parts, backbone, tmp_pa
 
 
 def test_a_streamed_fit_is_the_same(make_detector, good, parts, expected, monkeypatch):
-    monkeypatch.setattr("skpadim._learning._max_embeddings_bytes", lambda embedder: 1)
+    monkeypatch.setattr("skpadim.streaming._learning._max_embeddings_bytes", lambda embedder: 1)
     detector = make_detector(batch_size=4, n_features=10).fit(good)
     reference = make_detector(device="cpu", n_features=10).fit(good)
     scores = detector.score_samples(parts.data)

@@ -98,7 +98,7 @@ def test_without_calibration_predict_says_what_to_do(good, make_detector):
 
 def test_embeddings_beyond_memory_take_a_second_pass(good, make_detector, monkeypatch):
     expected = make_detector().fit(good)
-    monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+    monkeypatch.setattr("skpadim.streaming._learning.MAX_EMBEDDINGS_BYTES", 1)
     twice = make_detector(batch_size=5).fit(good)
     np.testing.assert_allclose(twice.training_scores_, expected.training_scores_, rtol=1e-5)
     np.testing.assert_allclose(twice.score_samples(good), expected.score_samples(good), rtol=1e-5)
@@ -139,7 +139,7 @@ def test_shared_gaussians_are_the_same_in_whatever_way_images_come(
     with joblib.parallel_config("threading"):
         found = [make(batch_size=5).partial_fit(good[:1]).partial_fit(good[1:])]
         found.append(make(n_jobs=2).fit(good))
-        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim.streaming._learning.MAX_EMBEDDINGS_BYTES", 1)
         found += [make(batch_size=5).fit(good), make(n_jobs=2).fit(good)]
         for other in found:
             assert other.n_samples_seen_ == len(good)
@@ -311,7 +311,7 @@ def test_a_fit_that_raises_leaves_the_detector_as_it_was(good, make_detector, X,
 def test_a_late_bad_image_does_not_leave_half_a_batch_behind(
     good, make_detector, folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+    monkeypatch.setattr("skpadim.streaming._learning.MAX_EMBEDDINGS_BYTES", 1)
     detector = make_detector(batch_size=2).fit(good)
     before = pickle.dumps(detector)
     bad = tmp_path / "bad.png"

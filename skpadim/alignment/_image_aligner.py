@@ -17,7 +17,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
-from skpadim._thread_limits import threads_limited
 from skpadim.alignment._motion import are_inside, compose, inverse, places, sample
 from skpadim.alignment._registration import (
     Limits,
@@ -30,6 +29,7 @@ from skpadim.images._batches import Images, read_ahead, stack_pixels
 from skpadim.images._read import to_float
 from skpadim.images._sizes import sizes_of
 from skpadim.images._tags import TakesImagesMixin
+from skpadim.machine._thread_limits import threads_limited
 
 COLUMNS = ("dy", "dx", "angle", "scale", "peak", "aligned")
 # Good images that the reference is made of, and that are compared at a time.

@@ -15,10 +15,10 @@ import torch
 from torch import fx, nn
 from torch.nn.functional import pad
 
-from skpadim._download import file_sha256
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone, Layer
 from skpadim.backbones._weights import WeightsUnavailableError, read_state_dict
+from skpadim.files._download import file_sha256
+from skpadim.machine._torch_state import own_torch_state
 
 # Expansion, kernel, stride, channels and repeats of each stage.
 _STAGES = (

@@ -34,8 +34,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone, Layer
+from skpadim.machine._torch_state import own_torch_state
 
 ORIENTATIONS = 4
 # Pixels of an octave's image, half an octave apart; the first as fine as its sampling carries.

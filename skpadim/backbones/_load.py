@@ -8,12 +8,12 @@ from difflib import get_close_matches
 
 from torch import nn
 
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._efficientnet_lite import EfficientNetLite, list_lite_networks
 from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._joined import JoinedBackbone
 from skpadim.backbones._module import ModuleBackbone
+from skpadim.machine._torch_state import own_torch_state
 
 # What "auto" is, on every machine.
 DEFAULT_BACKBONE = "efficientnet_lite0"

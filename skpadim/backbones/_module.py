@@ -9,10 +9,10 @@ from numbers import Integral
 import torch
 from torch import nn
 
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Layer
 from skpadim.backbones._hooks import run_to_layers
 from skpadim.backbones._tracer import unused_tensors
+from skpadim.machine._torch_state import own_torch_state
 
 # Of different height and width, so that rows, columns and channels can be told apart.
 PROBE_SIZE = (224, 288)

@@ -16,8 +16,6 @@ import timm
 import torch
 from torch import nn
 
-from skpadim._download import DownloadError, check_answered
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import Backbone, Layer, papers_n_features
 from skpadim.backbones._module import frozen, nearest_multiples
 from skpadim.backbones._weights import (
@@ -26,6 +24,8 @@ from skpadim.backbones._weights import (
     read_state_dict,
     remember_failure,
 )
+from skpadim.files._download import DownloadError, check_answered
+from skpadim.machine._torch_state import own_torch_state
 
 PREFIX = "timm/"
 

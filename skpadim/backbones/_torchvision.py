@@ -12,11 +12,11 @@ import torch
 import torchvision
 from torch import nn
 
-from skpadim._torch_state import own_torch_state
 from skpadim.backbones._backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, papers_n_features
 from skpadim.backbones._hooks import forward_hooks, run_to_layers
 from skpadim.backbones._module import PROBE_SIZE, ModuleBackbone, emptied, frozen, is_channels_last
 from skpadim.backbones._weights import fetch_weights, read_state_dict
+from skpadim.machine._torch_state import own_torch_state
 
 
 def list_networks() -> list[str]:

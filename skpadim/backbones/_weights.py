@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from skpadim._download import DownloadError, download, file_sha256
+from skpadim.files._download import DownloadError, download, file_sha256
 
 # After a failed download no other is tried for a while: a grid search without network must not
 # wait for every candidate.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from skpadim._csv import infer_types, read_csv, write_csv
-from skpadim._files import locked, written_whole
 from skpadim._persistence import PACKAGES, package_versions
 from skpadim._version import __version__
+from skpadim.files._csv import infer_types, read_csv, write_csv
+from skpadim.files._files import locked, written_whole
 
 FIGURES = ("image_roc_auc", "image_f1_max", "pixel_roc_auc", "aupro_0.3", "pixel_average_precision")
 COUNTS = ("n_train", "n_test_good", "n_test_defective", "n_skipped")
@@ -286,7 +286,7 @@ def machine(device, batch_size: int) -> dict[str, str]:
     """Where and when a row was computed; figures depend on it by rounding only."""
     import torch
 
-    from skpadim._devices import resolve_device
+    from skpadim.machine._devices import resolve_device
 
     device = resolve_device(device)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from sklearn.base import clone
 
-from skpadim._files import check_output_file
 from skpadim._progress import progress_of
 from skpadim.benchmark._categories import Category, find_dataset, load_categories
 from skpadim.benchmark._results import (
@@ -25,6 +24,7 @@ from skpadim.benchmark._results import (
     settings_of,
 )
 from skpadim.datasets._layout import category_order
+from skpadim.files._files import check_output_file
 from skpadim.images._sizes import sizes_of
 from skpadim.metrics import evaluate
 

@@ -62,10 +62,10 @@ def add_benchmark(commands):
 
 def run_benchmark_command(options) -> int:
     """Run the subcommand; returns its exit code."""
-    from skpadim._csv import write_csv
     from skpadim.benchmark import latex_table, markdown_table, run_benchmark
     from skpadim.benchmark._categories import find_dataset
     from skpadim.datasets._layout import find_categories
+    from skpadim.files._csv import write_csv
 
     if not options.category:  # a mistyped folder is told before torch is imported
         find_categories(find_dataset(options.dataset), options.root)

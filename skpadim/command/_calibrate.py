@@ -6,11 +6,11 @@ import sys
 import warnings
 from pathlib import Path
 
-from skpadim._files import check_output_file
 from skpadim.command._arguments import add_command, add_model, add_output, positive, share
 from skpadim.command._given_images import collect_images
 from skpadim.command._model import check_model_file, load_model, n_learned, write_model
 from skpadim.command._threshold import in_words, set_contamination
+from skpadim.files._files import check_output_file
 
 
 def add_calibrate(commands):

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from PIL.Image import registered_extensions
 
-from skpadim._files import written_whole
 from skpadim._padim import PadimDetector
 from skpadim.datasets import make_defects
+from skpadim.files._files import written_whole
 from skpadim.metrics import pixel_roc_auc_score
 from skpadim.metrics._pixel_metrics import image_values
 from skpadim.plotting import InspectionReport

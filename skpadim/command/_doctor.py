@@ -12,13 +12,13 @@ import warnings
 from math import ceil
 from pathlib import Path
 
-from skpadim._files import check_output_file
 from skpadim.calibration._conformal import samples_needed
 from skpadim.command._arguments import add_command, share
 from skpadim.command._given_images import collect_images, counted
 from skpadim.command._labelled_folder import check_only_good
 from skpadim.command._model import load_model, n_learned
 from skpadim.command._threshold import flagged_share, in_words, percent
+from skpadim.files._files import check_output_file
 
 _N_SAMPLE, _N_TIMED = 64, 5  # images that are scored; how often one is timed
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from skpadim._files import check_output_file, written_whole
 from skpadim.command._arguments import (
     add_command,
     add_device,
@@ -20,6 +19,7 @@ from skpadim.command._given_images import counted, find_readable, tell_on_termin
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import check_model_file, load_model, n_learned
 from skpadim.command._threshold import check_threshold, set_threshold
+from skpadim.files._files import check_output_file, written_whole
 
 _ALL = "all defects"
 _METRICS = {
@@ -95,7 +95,7 @@ def run_evaluate(options) -> int:
     if n_skipped:
         print(f"{counted(n_skipped, 'image')} could not be read", file=sys.stderr)
     if options.output is not None:
-        from skpadim._csv import write_csv
+        from skpadim.files._csv import write_csv
 
         for name, value in values.items():
             table.loc[table["kind"] == _ALL, name] = value

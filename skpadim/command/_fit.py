@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 
-from skpadim._files import check_output_file
 from skpadim.command._arguments import add_command, add_images, add_model_options, add_output, share
 from skpadim.command._given_images import (
     collect_images,
@@ -17,6 +16,7 @@ from skpadim.command._given_images import (
 from skpadim.command._groups import read_groups
 from skpadim.command._labelled_folder import check_only_good
 from skpadim.command._model import make_detector, write_model
+from skpadim.files._files import check_output_file
 from skpadim.images._unreadable import UnreadableImageError
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from skpadim._csv import write_csv
-from skpadim._files import written_whole
 from skpadim.calibration._conformal import samples_needed
 from skpadim.command._model import n_learned
 from skpadim.command._position_check import look_at_positions
+from skpadim.files._csv import write_csv
+from skpadim.files._files import written_whole
 from skpadim.images._batches import read_ahead
 from skpadim.images._deep import sample_bits
 from skpadim.images._files import open_image, upright_size

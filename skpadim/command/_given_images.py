@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from skpadim._files import check_output_file
+from skpadim.files._files import check_output_file
 from skpadim.images._files import files_left_out, list_images
 
 _LITTER = ("thumbs.db", "desktop.ini")  # of file managers, which nobody takes for images

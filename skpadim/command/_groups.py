@@ -42,7 +42,7 @@ def read_groups(text: str, given: GivenImages) -> list[str]:
 
 def _read_table(path):
     """Groups by the absolute paths of images."""
-    from skpadim._csv import read_csv
+    from skpadim.files._csv import read_csv
 
     try:
         table = read_csv(path)

@@ -32,7 +32,7 @@ def run_info(options) -> None:
 def describe(detector, n_bytes: int) -> dict[str, str]:
     """What is known of a detector from a file of some bytes, in the order in which it is told."""
     from skpadim import __version__
-    from skpadim._inspected import input_in_words
+    from skpadim._input_in_words import input_in_words
     from skpadim._padim import fitted_versions
     from skpadim._persistence import package_versions
     from skpadim.embedding._patch_embedder import network_of

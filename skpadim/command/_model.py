@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skpadim._files import written_whole
+from skpadim.files._files import written_whole
 
 if TYPE_CHECKING:
     from skpadim import PadimDetector
@@ -81,7 +81,7 @@ def n_learned(detector: PadimDetector, paths) -> int:
     """How many of some image files a detector has learned from, told by their content."""
     import numpy as np
 
-    from skpadim._learning import image_digests
+    from skpadim.streaming._learning import image_digests
 
     return int(np.isin(image_digests(paths), detector._training_digests).sum())
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from skpadim._files import check_output_file
 from skpadim._version import __version__
 from skpadim.command._arguments import EXIT_CODES, add_command, add_output
 from skpadim.command._benchmark import add_benchmark
@@ -19,6 +18,7 @@ from skpadim.command._fit import add_fit
 from skpadim.command._info import add_info
 from skpadim.command._report import add_report
 from skpadim.command._score import add_score
+from skpadim.files._files import check_output_file
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

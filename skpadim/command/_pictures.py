@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.Image import registered_extensions
 from scipy.ndimage import binary_dilation
 
-from skpadim._files import written_whole
+from skpadim.files._files import written_whole
 from skpadim.images._masks import image_size
 from skpadim.images._read import as_picture, read_image
 from skpadim.metrics._geometry import Window, with_peak

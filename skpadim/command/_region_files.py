@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from skpadim._files import check_output_file, written_whole
+from skpadim.files._files import check_output_file, written_whole
 
 _SUFFIXES = (".csv", ".json")
 
@@ -54,7 +54,7 @@ def check_region_files(options) -> bool:
 
 def write_region_files(options, detector, rows: Sequence[dict], root: Path) -> None:
     """Write the files of images with these rows of scores, all of which lie below `root`."""
-    from skpadim._csv import write_csv
+    from skpadim.files._csv import write_csv
     from skpadim.regions import to_coco, to_label_studio
     from skpadim.regions._table import join_tables
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from skpadim._files import check_output_file
 from skpadim.command._arguments import (
     add_command,
     add_device,
@@ -18,6 +17,7 @@ from skpadim.command._arguments import (
 from skpadim.command._given_images import collect_images, counted, tell_on_terminal, tell_skipped
 from skpadim.command._labelled_folder import labelled_images
 from skpadim.command._model import check_model_file, load_model
+from skpadim.files._files import check_output_file
 
 
 def add_report(commands):

@@ -7,7 +7,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from skpadim._files import check_output_file
 from skpadim.command._arguments import (
     add_command,
     add_device,
@@ -27,6 +26,7 @@ from skpadim.command._given_images import (
 from skpadim.command._model import check_model_file, load_model
 from skpadim.command._region_files import add_region_options, check_region_files, write_region_files
 from skpadim.command._threshold import check_threshold, set_threshold
+from skpadim.files._files import check_output_file
 
 
 def add_score(commands):

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from skpadim._csv import plain_text, safe_text
-from skpadim._files import open_stream, written_whole
+from skpadim.files._csv import plain_text, safe_text
+from skpadim.files._files import open_stream, written_whole
 
 _TEXTS = ("path", "error")  # the other columns are numbers
 

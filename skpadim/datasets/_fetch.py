@@ -21,9 +21,9 @@ from urllib.parse import urlparse
 from sklearn.utils import Bunch
 from tqdm.auto import tqdm
 
-from skpadim._download import download, file_sha256
-from skpadim._files import folder_written_whole, locked
 from skpadim.datasets._public import DATASETS
+from skpadim.files._download import download, file_sha256
+from skpadim.files._files import folder_written_whole, locked
 
 # An archive of images hardly shrinks them: what grows more than this is made to fill the disk.
 _MAX_RATIO = 20

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.ndimage import affine_transform, gaussian_filter
 from sklearn.utils import Bunch, check_random_state
 
-from skpadim._files import folder_written_whole
 from skpadim.datasets._defects import PARTS, draw
 from skpadim.datasets._parts import Canvas
+from skpadim.files._files import folder_written_whole
 
 
 def make_defects(

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_memory
 
-from skpadim._files import written_whole
 from skpadim._version import __version__
+from skpadim.files._files import written_whole
 from skpadim.images._batches import Images
 from skpadim.images._files import ImageFileError, open_regular
 

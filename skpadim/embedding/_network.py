@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from skpadim._devices import arithmetic_of, full_float32
 from skpadim.backbones import load_backbone
 from skpadim.backbones._backbone import Backbone
 from skpadim.backbones._filter_bank import FilterBank
 from skpadim.backbones._graph import make_ready
 from skpadim.images._read import to_float
+from skpadim.machine._devices import arithmetic_of, full_float32
 
 # On a CPU the network takes a batch in parts of this many images, whose maps stay in the caches.
 CPU_PART = 4

@@ -10,11 +10,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._devices import available_device, empty, resolve_device
 from skpadim._documentation import DocumentedMixin
-from skpadim._file_memory import let_pages_go
 from skpadim._persistence import VersionedStateMixin
-from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.alignment._image_aligner import ImageAligner, warn_of_unaligned
 from skpadim.backbones import load_backbone
 from skpadim.embedding._batches import iter_batches
@@ -37,6 +34,9 @@ from skpadim.images._roi import cells_of, read_roi
 from skpadim.images._sizes import sizes_of
 from skpadim.images._tags import TakesImagesMixin
 from skpadim.images._unreadable import UnreadableImageError, warned_of
+from skpadim.machine._devices import available_device, empty, resolve_device
+from skpadim.machine._file_memory import let_pages_go
+from skpadim.machine._torch_state import each_in_own_torch_state, own_torch_state
 
 # Of images that are worked on together, with tiles; and what the pixels of one take: those of it
 # and of images that are read ahead, and its map.

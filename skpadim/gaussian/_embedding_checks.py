@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.validation import check_array, validate_data
 
 from skpadim._arrays import check_dense
-from skpadim._file_memory import note_map
+from skpadim.machine._file_memory import note_map
 
 # Between these are the largest absolute values whose squares, multiplied and divided by variances
 # and summed, do not overflow or vanish.

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
-from skpadim._file_memory import in_turn, let_pages_go
-from skpadim._numba_cache import name_in_cache
-from skpadim._thread_limits import threads_limited
+from skpadim.machine._file_memory import in_turn, let_pages_go
+from skpadim.machine._numba_cache import name_in_cache
+from skpadim.machine._thread_limits import threads_limited
 
 # Of the sixteen digits of float64, more than six are to be left.
 _MAX_DIGITS_LOST = 3e9

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from skpadim._devices import empty
-from skpadim._file_memory import is_in_file
 from skpadim.gaussian._linalg import (
     check_digits,
     cholesky,
@@ -35,6 +33,8 @@ from skpadim.gaussian._linalg import (
     triangle_size,
 )
 from skpadim.gaussian._moments import Moments, Samples
+from skpadim.machine._devices import empty
+from skpadim.machine._file_memory import is_in_file
 
 # The low-rank form subtracts squared lengths in units of the regularisation. Above this ratio
 # float32 would keep too few digits of the difference, and the distances are computed in float64.

@@ -12,8 +12,6 @@ from functools import cached_property
 
 import torch
 
-from skpadim._devices import empty
-from skpadim._file_memory import is_in_file
 from skpadim.gaussian._linalg import (
     diagonals,
     each_block,
@@ -23,6 +21,8 @@ from skpadim.gaussian._linalg import (
     run_kernel,
     triangle_size,
 )
+from skpadim.machine._devices import empty
+from skpadim.machine._file_memory import is_in_file
 
 # With more features the scatter of a position leaves no room for anything in the core's own cache,
 # where a compiled loop wants it.

@@ -16,7 +16,6 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from skpadim._anomaly_map import anomaly_maps
 from skpadim._documentation import DocumentedMixin
 from skpadim._persistence import VersionedStateMixin
-from skpadim._torch_state import own_torch_state
 from skpadim.calibration._outlier_mixin import CalibratedOutlierMixin
 from skpadim.calibration._training_samples import (
     are_labels,
@@ -38,6 +37,7 @@ from skpadim.gaussian._sharing import (
     state_to_share,
 )
 from skpadim.gaussian._shrinkage import chosen_regularization
+from skpadim.machine._torch_state import own_torch_state
 
 
 class PatchGaussian(VersionedStateMixin, DocumentedMixin, CalibratedOutlierMixin, BaseEstimator):

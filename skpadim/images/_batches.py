@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skpadim._thread_limits import threads_limited
 from skpadim.images._deep import is_deep, read_deep
 from skpadim.images._gpu_copies import copied_ahead
 from skpadim.images._items import list_items
@@ -26,6 +25,7 @@ from skpadim.images._masks import as_sequence, image_size, is_missing
 from skpadim.images._read import find_problem, fit_to_size, read_image, read_stack, to_float
 from skpadim.images._roi import read_roi
 from skpadim.images._unreadable import UnreadableImageError
+from skpadim.machine._thread_limits import threads_limited
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skpadim._csv import infer_types
+from skpadim.files._csv import infer_types
 from skpadim.images._masks import image_size
 from skpadim.metrics._regions import find_regions
 

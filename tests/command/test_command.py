@@ -15,11 +15,11 @@ from PIL import Image
 import skpadim
 from skpadim import PadimDetector
 from skpadim.__main__ import main
-from skpadim._csv import read_csv
 from skpadim.command import _demo
 from skpadim.command._benchmark import _detectors
 from skpadim.command._model import make_detector
 from skpadim.command._options import parse
+from skpadim.files._csv import read_csv
 
 COMMANDS = [
     "demo",
@@ -478,7 +478,7 @@ def test_errors_of_the_machine_are_one_line(error, message, folder, tmp_path, ca
 _WITHOUT_TORCH = """
 import os, sys
 from skpadim.__main__ import main
-from skpadim._csv import read_csv
+from skpadim.files._csv import read_csv
 
 for given in ({}, {"KMP_BLOCKTIME": "7"}, {"OMP_WAIT_POLICY": "active"}):
     for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from skpadim.__main__ import main
-from skpadim._csv import read_csv
+from skpadim.files._csv import read_csv
 
 
 @pytest.fixture

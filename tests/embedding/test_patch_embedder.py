@@ -12,11 +12,11 @@ from sklearn.pipeline import make_pipeline
 from torch.nn import functional as F
 
 from skpadim import PatchEmbedder, PatchGaussian
-from skpadim._devices import full_float32
 from skpadim.backbones import load_backbone
 from skpadim.embedding._features import upsample_nearest
 from skpadim.embedding._network import iter_maps
 from skpadim.images._batches import Images
+from skpadim.machine._devices import full_float32
 
 
 def make_embedder(backbone="resnet18", **parameters):

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from skpadim._numba_cache import name_in_cache
+from skpadim.machine._numba_cache import name_in_cache
 
 
 @cache

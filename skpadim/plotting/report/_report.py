@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skpadim._files import check_output_file, written_whole
 from skpadim._padim import PadimDetector
 from skpadim.calibration._conformal import conformal_p_values
 from skpadim.calibration._training_samples import check_labels
+from skpadim.files._files import check_output_file, written_whole
 from skpadim.images._items import list_items
 from skpadim.images._masks import as_sequence
 from skpadim.plotting._colours import map_colours

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from skpadim._inspected import input_in_words, inspected_in_words
+from skpadim._input_in_words import input_in_words, inspected_in_words
 from skpadim._padim import PadimDetector
 from skpadim._version import __version__
 from skpadim.calibration._conformal import conformal_p_values

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skpadim._inspected import input_in_words, inspected_in_words
+from skpadim._input_in_words import input_in_words, inspected_in_words
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from skpadim._progress import progress_of
-from skpadim._thread_limits import threads_limited
-from skpadim._torch_state import own_torch_state
+from skpadim.machine._thread_limits import threads_limited
+from skpadim.machine._torch_state import own_torch_state
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")

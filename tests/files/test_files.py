@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from skpadim import _files
-from skpadim._files import check_output_file, folder_written_whole, locked, written_whole
+from skpadim.files import _files
+from skpadim.files._files import check_output_file, folder_written_whole, locked, written_whole
 
 unix = pytest.mark.skipif(os.name != "posix", reason="modes, links and pipes of Unix")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def _write(path, content="new"):
@@ -30,7 +30,7 @@ def _run(program, *arguments, **options):
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from skpadim._files import *\n"
+        "from skpadim.files._files import *\n"
         "path = Path(sys.argv[1]) if len(sys.argv) > 1 else None\n" + textwrap.dedent(program)
     )
     return subprocess.Popen(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skpadim._devices import empty
+from skpadim.machine._devices import empty
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

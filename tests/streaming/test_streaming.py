@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from skpadim import PatchEmbedder, UnreadableImageError
-from skpadim._learning import image_digests, learn
 from skpadim.images._batches import Images
+from skpadim.streaming._learning import image_digests, learn
 
 # Enough images for moments, and so few that they are kept.
 COUNTS = pytest.mark.parametrize("n", [6, 20])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from skpadim import PadimDetector, PatchEmbedder, _file_memory
+from skpadim import PadimDetector, PatchEmbedder
 from skpadim.datasets import make_defects
+from skpadim.machine import _file_memory
 
 SIZE = 192
 
@@ -35,9 +36,9 @@ def in_files(monkeypatch):
         made.append(shape)
         return _file_memory.empty_in_file(shape, dtype)
 
-    monkeypatch.setattr("skpadim._devices._LEAST_BYTES_IN_FILE", -1)
-    monkeypatch.setattr("skpadim._devices.empty_in_file", empty_in_file)
-    monkeypatch.setattr("skpadim._file_memory._MAX_RESIDENT_BYTES", 0)
+    monkeypatch.setattr("skpadim.machine._devices._LEAST_BYTES_IN_FILE", -1)
+    monkeypatch.setattr("skpadim.machine._devices.empty_in_file", empty_in_file)
+    monkeypatch.setattr("skpadim.machine._file_memory._MAX_RESIDENT_BYTES", 0)
     return made
 
 
@@ -129,13 +130,13 @@ def test_what_is_let_go_is_not_lost(monkeypatch):
     tensor.copy_(torch.arange(1_000_000.0).view(1000, 1000))
     assert _file_memory.is_in_file(tensor[5:7])
     assert not _file_memory.is_in_file(torch.zeros(3))
-    monkeypatch.setattr("skpadim._file_memory._MAX_RESIDENT_BYTES", 0)
+    monkeypatch.setattr("skpadim.machine._file_memory._MAX_RESIDENT_BYTES", 0)
     _file_memory.let_pages_go()
     assert tensor.sum(dtype=torch.float64).item() == sum(range(1_000_000))
 
 
 def test_threads_may_add_files_while_others_look(monkeypatch):
-    monkeypatch.setattr("skpadim._file_memory._MAX_RESIDENT_BYTES", 0)
+    monkeypatch.setattr("skpadim.machine._file_memory._MAX_RESIDENT_BYTES", 0)
     tensors = [_file_memory.empty_in_file((1,), torch.float32)]
     mappings = _file_memory._mapped
 

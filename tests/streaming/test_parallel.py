@@ -25,8 +25,10 @@ from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV
 
-from skpadim._chunks import batch_and_unit
-from skpadim._parallel import (
+from skpadim.images._batches import Images
+from skpadim.model_selection import NormalFold
+from skpadim.streaming._chunks import batch_and_unit
+from skpadim.streaming._parallel import (
     MAX_CHUNK,
     chunk_size,
     freed_memory_kept,
@@ -34,8 +36,6 @@ from skpadim._parallel import (
     part_size,
     split_images,
 )
-from skpadim.images._batches import Images
-from skpadim.model_selection import NormalFold
 
 RESNET = {
     "backbone": "resnet18",
@@ -51,7 +51,7 @@ RESNET = {
 def make(request, make_detector, monkeypatch):
     """Make a detector for each way in which a fit goes through the images."""
     if request.param == "moments only":
-        monkeypatch.setattr("skpadim._learning.MAX_EMBEDDINGS_BYTES", 1)
+        monkeypatch.setattr("skpadim.streaming._learning.MAX_EMBEDDINGS_BYTES", 1)
     n_features = 60 if request.param == "samples" else 15
 
     def make(**parameters):
@@ -71,7 +71,9 @@ def results_folder(request, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if request.param == "disk in common":
         return lambda: list(tmp_path.glob("skpadim-*/*"))
-    monkeypatch.setattr("skpadim._parallel._folder_for_results", lambda: nullcontext("/not/there"))
+    monkeypatch.setattr(
+        "skpadim.streaming._parallel._folder_for_results", lambda: nullcontext("/not/there")
+    )
     return lambda: list(tmp_path.glob("skpadim-*"))
 
 
@@ -154,7 +156,7 @@ def test_a_bad_image_is_named_as_the_user_knows_it(make_detector, folder, tmp_pa
 def test_none_takes_the_workers_that_joblib_is_set_to(make_small, good, monkeypatch):
     processes = []
     monkeypatch.setattr(
-        "skpadim._chunks.map_chunks",
+        "skpadim.streaming._chunks.map_chunks",
         lambda *arguments, n_jobs, **options: (
             processes.append(joblib.effective_n_jobs(n_jobs))
             or map_chunks(*arguments, n_jobs=n_jobs, **options)
@@ -290,7 +292,8 @@ def test_results_wait_in_files_and_leave_none(numbered, tmp_path, results_folder
 def test_a_model_is_sent_once_however_often_results_are_taken(numbered, monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "skpadim._parallel._send_ahead", lambda shipment: sent.append(shipment) or shipment
+        "skpadim.streaming._parallel._send_ahead",
+        lambda shipment: sent.append(shipment) or shipment,
     )
     chunks = map_chunks(first_pixels, None, split_images(numbered, 1), n_jobs=2, at_once=2)
     assert [number for (number,) in chunks] == list(range(10))
@@ -305,7 +308,7 @@ def test_a_model_that_cannot_be_sent_is_sent_again(numbered, monkeypatch):
         return shipment
 
     failed = []
-    monkeypatch.setattr("skpadim._parallel._send_ahead", fail_once)
+    monkeypatch.setattr("skpadim.streaming._parallel._send_ahead", fail_once)
     with pytest.warns(UserWarning, match="ConnectionError: on the way"):
         chunks = list(map_chunks(first_pixels, None, split_images(numbered, 5), n_jobs=2))
     assert chunks == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -350,7 +353,7 @@ def test_results_that_nobody_takes_leave_no_files(numbered, tmp_path, results_fo
 COUNT_PAGES = """
 import resource
 import numpy as np
-from skpadim._parallel import freed_memory_kept
+from skpadim.streaming._parallel import freed_memory_kept
 
 def pages():
     start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -382,7 +385,7 @@ def test_memory_is_kept_within_a_task_only():
 
 def test_where_the_environment_says_nothing_glibc_adapts_by_itself(monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    monkeypatch.setattr("skpadim._parallel._glibc", None)  # which is not called
+    monkeypatch.setattr("skpadim.streaming._parallel._glibc", None)  # which is not called
     with freed_memory_kept():
         pass
 
@@ -473,7 +476,7 @@ def test_a_killed_worker_does_not_spoil_a_fit(client, make, parts, good, monkeyp
                 os.kill(killed[0], signal.SIGKILL)
             yield part
 
-    monkeypatch.setattr("skpadim._chunks.map_chunks", map_and_kill)
+    monkeypatch.setattr("skpadim.streaming._chunks.map_chunks", map_and_kill)
     with parallel_config("dask"):
         shared = make().fit(many)
     assert killed

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-from skpadim._devices import resolve_device
-from skpadim._parallel import chunk_size, count_workers, map_chunks
 from skpadim.embedding._network import CPU_PART
 from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.images._batches import Images
+from skpadim.machine._devices import resolve_device
+from skpadim.streaming._parallel import chunk_size, count_workers, map_chunks
 
 # Batches of maps in progress for each worker, computed before the caller has taken those before.
 BATCHES_AHEAD = 8

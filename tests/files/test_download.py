@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from skpadim import _download
-from skpadim._download import DownloadError, download
+from skpadim.files import _download
+from skpadim.files._download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB, several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -328,12 +328,12 @@ def test_others_may_read_what_was_downloaded_as_the_umask_says(serve, tmp_path, 
 def test_what_a_killed_process_left_is_removed(serve, answer, tmp_path):
     program = (
         "import pathlib, sys\n"
-        "from skpadim._download import download\n"
+        "from skpadim.files._download import download\n"
         "download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256_prefix='0')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, answer(_endless(b"x", _head())), str(tmp_path / "file")],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     while not list(tmp_path.iterdir()) and process.poll() is None:
         time.sleep(0.01)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from skpadim._file_memory import empty_in_file
+from skpadim.machine._file_memory import empty_in_file
 
 # The device that each estimator's user was told is missing.
 _told: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()

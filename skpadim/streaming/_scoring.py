@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from skpadim._anomaly_map import anomaly_maps, image_scores, maps_in_images, on_grid
-from skpadim._chunks import BATCHES_AHEAD, share_out, size_of_chunks, useful_workers
-from skpadim._parallel import split_images
 from skpadim._progress import progress_of
-from skpadim._torch_state import each_in_own_torch_state
 from skpadim.alignment._image_aligner import applied_motions, warn_of_unaligned
 from skpadim.embedding._patch_embedder import PatchEmbedder
 from skpadim.gaussian._sharing import Measure
 from skpadim.images._batches import Images, count_images
 from skpadim.images._roi import cells_of
 from skpadim.images._unreadable import UnreadableImageError
+from skpadim.machine._torch_state import each_in_own_torch_state
+from skpadim.streaming._chunks import BATCHES_AHEAD, share_out, size_of_chunks, useful_workers
+from skpadim.streaming._parallel import split_images
 
 _SCORED_AS_IT_LIES = "Scores and maps are those of the images as they lie."
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from skpadim import PadimDetector, PatchEmbedder, PatchGaussian
-from skpadim._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.backbones import load_backbone
 from skpadim.embedding import _network
+from skpadim.machine._torch_state import each_in_own_torch_state, own_torch_state
 from skpadim.metrics import evaluate
 
 

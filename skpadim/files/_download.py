@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 
 from tqdm.auto import tqdm
 
-from skpadim._files import written_whole
+from skpadim.files._files import written_whole
 
 # Without a network, looking up the host's name alone can hang for long, whatever the time-out of
 # the connection; so the wait for the first byte is bounded as a whole.

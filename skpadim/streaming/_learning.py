@@ -13,10 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from skpadim._chunks import batch_and_unit, share_out, size_of_chunks, useful_workers
-from skpadim._devices import available_device, empty, resolve_device
-from skpadim._parallel import part_size, split_images
-from skpadim._scoring import MapMaker, flat, score_images
 from skpadim.calibration._training_samples import (
     content_digest,
     digests_of,
@@ -34,6 +30,10 @@ from skpadim.gaussian._sharing import (
 )
 from skpadim.images._batches import Images
 from skpadim.images._files import ImageFileError, open_regular
+from skpadim.machine._devices import available_device, empty, resolve_device
+from skpadim.streaming._chunks import batch_and_unit, share_out, size_of_chunks, useful_workers
+from skpadim.streaming._parallel import part_size, split_images
+from skpadim.streaming._scoring import MapMaker, flat, score_images
 
 # Embeddings of a training set that fits are kept until the threshold is set, which otherwise takes
 # a second pass over the images. On a GPU a part of the memory that is free may be more.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skpadim._csv import plain_text, read_csv, safe_text, write_csv
+from skpadim.files._csv import plain_text, read_csv, safe_text, write_csv
 
 FORMULAS = ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "\n=1", " =1", "\uff1d1", "'=1", "''-x"]
 HARMLESS = ["part.png", "a=b", "'quoted'", "''", "", "NA", "1.50", "003", "é", 'say "hi"', "a,b"]

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from skpadim._thread_limits import _local_setters, threads_limited
 from skpadim.gaussian._linalg import each_block
+from skpadim.machine._thread_limits import _local_setters, threads_limited
 from skpadim.metrics._counts import in_threads
 
 # In a process of its own: once torch's number of threads is set, MKL's ways stay changed.
@@ -58,7 +58,7 @@ def in_another_thread(function):
 def test_a_thread_is_limited_and_the_others_are_not(monkeypatch, has_local):
     before = torch.get_num_threads()
     if not has_local:
-        monkeypatch.setattr("skpadim._thread_limits._local_setters", lambda: None)
+        monkeypatch.setattr("skpadim.machine._thread_limits._local_setters", lambda: None)
 
     def limited():
         with threads_limited(before + 2):
@@ -86,7 +86,7 @@ def test_limits_of_ones_own_are_kept():
 @pytest.mark.parametrize("has_local", [True, False])
 def test_threads_that_overlap_leave_the_limit_as_it_was(monkeypatch, has_local):
     if not has_local:
-        monkeypatch.setattr("skpadim._thread_limits._local_setters", lambda: None)
+        monkeypatch.setattr("skpadim.machine._thread_limits._local_setters", lambda: None)
     before = torch.get_num_threads()
 
     def limited(_):

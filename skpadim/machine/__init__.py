@@ -1,0 +1,1 @@
+"""Where and how things compute: devices, threads, memory, compiled code."""
