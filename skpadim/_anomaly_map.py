@@ -130,4 +130,5 @@ def image_scores(maps: torch.Tensor) -> torch.Tensor:
     """
     if maps.device.type == "cpu":  # where torch would wake its threads for each image
         return torch.from_numpy(np.fmax.reduce(maps.numpy(), axis=(1, 2)))
-    return maps.nan_to_num(nan=-torch.inf).amax(dim=(1, 2))
+    highest = maps.nan_to_num(nan=-torch.inf).amax(dim=(1, 2))
+    return highest.masked_fill(highest == -torch.inf, torch.nan)

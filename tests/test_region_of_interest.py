@@ -69,7 +69,7 @@ def test_a_region_of_all_pixels_changes_nothing(make_detector, parts, good):
     whole = make_detector(roi=np.ones((64, 64))).fit(good)
     without = make_detector().fit(good)
     maps = whole.anomaly_map(parts.data), without.anomaly_map(parts.data)
-    np.testing.assert_allclose(*maps, rtol=1e-5)
+    np.testing.assert_array_equal(*maps)
     assert whole.gaussian_.location_.shape == without.gaussian_.location_.shape
 
 
@@ -223,3 +223,22 @@ def test_with_alignment_the_region_is_the_references():
         shown = np.isfinite(before), np.isfinite(after)
         centres = [np.argwhere(each).mean(axis=0) for each in shown]
         np.testing.assert_allclose(centres[1] - centres[0], (5, -3), atol=1)
+
+
+@pytest.mark.parametrize("calibration", ["leave_one_out", "training"])
+def test_an_image_whose_part_has_left_the_frame_with_the_region_is_told(calibration):
+    parts = make_defects(20, 0, part="capsule", image_size=64, random_state=0).data
+    roi = np.zeros((64, 64), bool)
+    roi[:6, :6] = True
+    detector = PadimDetector(
+        "filter_bank", image_size=64, random_state=0, align="translation", roi=roi
+    ).fit(parts)
+    moved = np.roll(parts, -9, axis=(1, 2))
+    problem = "Nothing is inspected of image 1: .*none of the region of interest is in the image"
+    with pytest.raises(ValueError, match=problem):
+        detector.predict([parts[0], moved[1]])
+    unseen = next(detector.inspect(moved[1:2]))
+    assert np.isnan(unseen.score)
+    assert unseen.is_anomalous
+    with pytest.raises(ValueError, match=problem):
+        detector.set_params(calibration=calibration).fit([parts[0], moved[1], *parts[2:]])

@@ -171,15 +171,18 @@ def _score_all(options, detector, given, file, pictures, skips):
     if not pending:
         return
     # Where in its batch an image is changes how its score is rounded. So it is put where it would
-    # be had the run not been stopped, behind blank images in place of those that are done.
-    n_blank = given.paths.index(pending[0]) % int(detector.batch_size)
-    items = [np.zeros((1, 1), dtype=np.uint8)] * n_blank + pending
+    # be had the run not been stopped, behind others in place of those that are done: blank ones,
+    # or what can be aligned.
+    n_others = given.paths.index(pending[0]) % detector.embedder_.images_at_a_time
+    aligner = detector.aligner_
+    other = np.zeros((1, 1)) if aligner is None else aligner.reference_ * 255
+    items = [other.astype(np.uint8)] * n_others + pending
     done = 0
     for maps, errors in iter_maps_and_errors(detector, items, "skip"):
         # Without what is not inspected, NaN.
         scores = -np.fmax.reduce(maps, axis=(1, 2))
         rows, stop = [], None
-        for place in range(max(0, n_blank - done), len(maps)):
+        for place in range(max(0, n_others - done), len(maps)):
             path = items[done + place]
             if place not in errors:
                 pictures.write(path, maps[place])

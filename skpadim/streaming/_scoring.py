@@ -60,14 +60,33 @@ class MapMaker:
 
     def scores(self, images: Images, description: str) -> np.ndarray:
         """Scores (n_samples,) of images, higher is more normal."""
-        return _scores((maps for maps, _ in self.iter_maps(images, description)), len(images))
+        maps = (maps for maps, _ in self.iter_maps(images, description))
+        return self._scores(maps, images)
 
     def scores_of_distances(self, distances: torch.Tensor, images: Images) -> np.ndarray:
         """Scores (n_samples,) of distances (n_samples, n_positions) of images."""
         size = self.embedder.images_at_a_time
         starts = range(0, len(distances), size)
         maps = (self._maps(distances[start : start + size], images, start) for start in starts)
-        return _scores(maps, len(distances))
+        return self._scores(maps, images)
+
+    def _scores(self, batches, images):
+        """Scores of batches of maps, which stay on their device until all are there."""
+        scores, start = None, 0
+        for maps in batches:
+            if scores is None:
+                scores = maps.new_empty(len(images))
+            scores[start : start + len(maps)] = -image_scores(maps)
+            start += len(maps)
+        scores = scores.numpy(force=True)
+        if self.leaves_out(images):
+            for index in np.flatnonzero(np.isnan(scores)):
+                raise ValueError(
+                    f"Nothing is inspected of image {images.name_of(index)}: where its part lies, "
+                    "none of the region of interest is in the image. Leave the image out, or make "
+                    "roi larger."
+                )
+        return scores
 
     def _maps(self, distances, images, start):
         """Maps (n_batch, height, width) of distances (n_batch, n_positions) of images."""
@@ -90,7 +109,7 @@ class MapMaker:
                 )
         if roi is None:
             return anomaly_maps(grids, size, sigma)
-        maps = anomaly_maps(grids, size, sigma, cells)
+        maps = anomaly_maps(grids, size, sigma, None if cells.all() else cells)
         return maps.masked_fill_(~roi.to(maps.device), torch.nan)
 
     def __getstate__(self):
@@ -151,17 +170,6 @@ def _make_maps(maker, images):
 def _make_scores(maker, images, description=""):
     """Scores, and the names of images that could not be aligned."""
     return maker.scores(images, description), images.unaligned()
-
-
-def _scores(batches, n_samples):
-    """Scores of batches of maps, which stay on their device until all are there."""
-    scores, start = None, 0
-    for maps in batches:
-        if scores is None:
-            scores = maps.new_empty(n_samples)
-        scores[start : start + len(maps)] = -image_scores(maps)
-        start += len(maps)
-    return scores.numpy(force=True)
 
 
 def _finite(values):

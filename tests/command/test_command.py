@@ -270,6 +270,21 @@ def test_a_resumed_run_scores_by_the_batches_of_an_undisturbed_one(folder, good,
         assert output.read_bytes() == whole.read_bytes()
 
 
+def test_images_that_stand_for_those_that_are_done_are_not_told_as_unaligned(
+    folder, good, tmp_path, capsys
+):
+    parameters = {"image_size": 64, "random_state": 0, "align": "translation"}
+    model, output = tmp_path / "m", tmp_path / "scores.csv"
+    joblib.dump(PadimDetector("filter_bank", **parameters).fit(good), model)
+    arguments = ["score", str(model), str(folder), "-o", str(output)]
+    assert main(arguments) == 0
+    whole, told = output.read_bytes(), capsys.readouterr().err
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    assert main([*arguments, "--resume"]) == 0
+    assert output.read_bytes() == whole
+    assert capsys.readouterr().err == told
+
+
 def test_rows_without_a_threshold_are_gone_on_with_by_their_scores(
     model, folder, good, tmp_path, capsys
 ):
