@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky.backend import context as loky_context
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -113,18 +114,29 @@ def compiled_loops():
         pytest.skip("needs Linux, a CPU with AVX2, and Numba")
 
 
-@pytest.fixture(scope="session")
-def start_process():
-    """Start a program in a process of its own, where the imports, which take seconds, are done.
+@pytest.fixture(scope="session", autouse=True)
+def prepared_processes():
+    """How processes start where the imports, which take seconds, are done; joblib's do so too.
 
-    It is forked from one that has done nothing else.
+    They are forked from one that has done nothing else.
     """
-    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    if not hasattr(os, "fork"):
+        yield multiprocessing.get_context("spawn")
+        return
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    loky_context.set_start_method("forkserver", force=True)
+    yield context
+    loky_context.set_start_method(None, force=True)
+
+
+@pytest.fixture(scope="session")
+def start_process(prepared_processes):
+    """Start a program in a process of its own, where the imports are done."""
 
     def start(program, *arguments):
         program = f"import sys\nsys.argv[1:] = {[*map(str, arguments)]}\n{program}"
-        process = context.Process(target=exec, args=(program, {"__name__": "__main__"}))
+        process = prepared_processes.Process(target=exec, args=(program, {"__name__": "__main__"}))
         process.start()
         return process
 

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
+from joblib.externals import loky
+from joblib.externals.loky.backend import context as loky_context
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import ThreadingBackend
 from numpy.testing import assert_allclose, assert_array_equal
@@ -83,6 +85,22 @@ def same_model(one, other, X, rtol=1e-6):
     assert_allclose(one.training_scores_, other.training_scores_, rtol=rtol)
     assert_allclose(one.offset_, other.offset_, rtol=rtol)
     assert_allclose(one.score_samples(X), other.score_samples(X), rtol=rtol)
+
+
+@pytest.fixture
+def started_by_joblib():
+    """Workers that joblib starts in its own way, with nothing imported."""
+    before = loky_context.get_start_method()
+    loky.get_reusable_executor().shutdown()
+    loky_context.set_start_method(None, force=True)
+    yield
+    loky.get_reusable_executor().shutdown()
+    loky_context.set_start_method(before, force=True)
+
+
+def test_workers_that_have_imported_nothing(started_by_joblib, make_detector, parts, good):
+    alone, shared = (make_detector(n_jobs=n, batch_size=4).fit(good) for n in (None, 2))
+    same_model(shared, alone, parts.data)
 
 
 def test_number_of_jobs_does_not_change_the_model(make, parts, good):
