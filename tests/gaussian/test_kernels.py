@@ -1,7 +1,6 @@
 """Compiled loops keep to their memory, share work out to threads, and can be done without."""
 
 import importlib.util
-import subprocess
 import sys
 import threading
 
@@ -100,9 +99,12 @@ def test_no_thread_is_started_for_little_work(threads, monkeypatch):
 FORK_AND_LATE_THREAD = """
 import os
 import threading
+import warnings
+from pathlib import Path
 import torch
 from skpadim.gaussian._linalg import run_kernel
 
+warnings.simplefilter("ignore")
 torch.set_num_threads(2)
 scatter = torch.zeros(40, 5050, dtype=torch.float64)
 arguments = 40, torch.ones(7, 40, 100), torch.zeros(40, 100, dtype=torch.float64), scatter, 1
@@ -117,16 +119,17 @@ if hasattr(os, "fork"):
 def work():
     threading.main_thread().join()
     assert run_kernel("add_scatter", *arguments)
-    print("done")
+    Path(sys.argv[1]).touch()
 
 threading.Thread(target=work).start()
 """
 
 
-def test_a_forked_process_and_a_thread_that_outlives_the_main_one_go_on():
-    command = [sys.executable, "-W", "ignore", "-c", FORK_AND_LATE_THREAD]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.stdout.split() == ["done"], result.stderr
+def test_a_forked_process_and_a_thread_that_outlives_the_main_one_go_on(start_process, tmp_path):
+    process = start_process(FORK_AND_LATE_THREAD, tmp_path / "done")
+    process.join(60)
+    process.kill()
+    assert (tmp_path / "done").exists()
 
 
 @pytest.mark.parametrize(

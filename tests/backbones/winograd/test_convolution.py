@@ -1,11 +1,8 @@
 """Winograd's convolutions equal the plain ones."""
 
 import copy
-import os
 import pickle
 import re
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -243,7 +240,7 @@ def test_threads_of_the_caller_do_not_get_into_each_others_way():
     assert all(same)
 
 
-def test_it_runs_on_the_threads_that_torch_has():
+def test_it_runs_on_the_threads_that_torch_has(start_process):
     code = """
 import os, torch
 from skpadim.backbones.winograd import WinogradConv2d, has_winograd
@@ -257,7 +254,9 @@ before = len(os.listdir("/proc/self/task"))
 winograd(images)
 assert len(os.listdir("/proc/self/task")) == before, "new threads"
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd())
+    process = start_process(code)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_copies_convolve():
