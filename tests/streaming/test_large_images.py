@@ -213,5 +213,5 @@ def test_workers_are_not_needed(good):
 def test_few_images_are_held_at_a_time(monkeypatch, good):
     embedder = make(image_size=128).fit(good).embedder_
     assert embedder.images_at_a_time == 32
-    monkeypatch.setattr("skpadim.embedding._patch_embedder._MAX_BYTES_AT_A_TIME", 10**6)
+    monkeypatch.setattr("skpadim.embedding._patch_embedder._MAX_BYTES_AT_A_TIME", 2**19)
     assert embedder.images_at_a_time == 1
