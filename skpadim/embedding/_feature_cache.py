@@ -18,7 +18,7 @@ from urllib.parse import quote
 import PIL
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.utils.validation import check_memory
 
 from skpadim._version import __version__
@@ -121,7 +121,8 @@ def _write_map(path, layer_map):
     """Write a map to a file that is there whole, or not at all."""
     layer_map = layer_map.to("cpu", torch.float32).contiguous()
     with written_whole(path, durable=False) as part:
-        save_file({"map": layer_map}, part, metadata={"crc32": _checksum(layer_map)})
+        # Not save_file, which puts another file in the place of the one that is locked.
+        part.write_bytes(save({"map": layer_map}, metadata={"crc32": _checksum(layer_map)}))
 
 
 def _checksum(layer_map):

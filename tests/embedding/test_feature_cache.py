@@ -11,6 +11,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.model_selection import GridSearchCV
 from torch import nn
@@ -182,6 +183,22 @@ def test_damaged_entries_are_computed_again(tmp_path, paths, computed, damage):
     computed.clear()
     np.testing.assert_array_equal(embedder.transform(paths), expected)
     assert not computed
+
+
+def test_a_file_that_is_being_written_is_nobody_s_left_over(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    replace, n_locked = os.replace, 0
+
+    def replace_locked(part, target):
+        nonlocal n_locked
+        with open(part) as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        n_locked += 1
+        replace(part, target)
+
+    monkeypatch.setattr(os, "replace", replace_locked)
+    _feature_cache._write_map(tmp_path / "map.safetensors", torch.ones(2, 3))
+    assert n_locked == 1
 
 
 def test_a_full_disk_is_warned_of_and_does_no_harm(tmp_path, paths, monkeypatch):
