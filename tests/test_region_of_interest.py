@@ -242,3 +242,18 @@ def test_an_image_whose_part_has_left_the_frame_with_the_region_is_told(calibrat
     assert unseen.is_anomalous
     with pytest.raises(ValueError, match=problem):
         detector.set_params(calibration=calibration).fit([parts[0], moved[1], *parts[2:]])
+
+
+@pytest.mark.parametrize("align", [None, "translation"])
+def test_a_thin_region_is_not_lost_in_larger_images(align):
+    parts = make_defects(20, 4, part="capsule", difficulty=0, image_size=128, random_state=0)
+    roi = np.zeros((64, 64), bool)
+    roi[32, 14:50] = True
+    detector = PadimDetector(
+        "filter_bank", image_size=64, random_state=0, align=align, roi=roi
+    ).fit(parts.data[:20])
+    found = list(detector.inspect(parts.data))
+    assert any(each.is_anomalous for each in found)
+    for each in found:
+        assert each.mask.any() == each.is_anomalous == (len(each.regions) > 0)
+        assert np.isfinite(each.anomaly_map).mean() == pytest.approx(roi.mean(), rel=0.1)

@@ -74,7 +74,7 @@ class Pictures:
         for row, anomaly_map in zip(rows, (m for maps, _ in batches for m in maps), strict=True):
             shape = image_size(row["path"])
             small = tuple(max(1, round(side * _SIDE / max(shape))) for side in shape)
-            in_image = self._window.in_image(anomaly_map, small)
+            in_image = self._window.in_picture(anomaly_map, small)
             if np.isnan(in_image).any() and "hatched" not in title:
                 title += ", hatched: not inspected"
             pixels = as_picture(read_image(row["path"], small))

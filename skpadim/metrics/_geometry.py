@@ -65,11 +65,28 @@ class Window:
         )
 
     def resize_map(self, anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Sample a map bilinearly at those pixels of an image that :meth:`inspected` names."""
-        for axis, geometry in enumerate(self._axes(shape)):
+        """Sample a map bilinearly at those pixels of an image that :meth:`inspected` names.
+
+        NaN where the nearest pixel of the map is; beside those that are not, they do not count.
+        """
+        centres = [
+            np.clip(self._inside(*axis)[1], 0, size - 1)
+            for axis, size in zip(self._axes(shape), self.size, strict=True)
+        ]
+        known = ~np.isnan(anomaly_map)
+        if known.all():
+            return self._sample(anomaly_map, centres)
+        is_near = known[np.ix_(*((each + 0.5).astype(int) for each in centres))]
+        values = self._sample(np.where(known, anomaly_map, 0), centres)
+        weights = self._sample(known.astype(anomaly_map.dtype), centres)
+        resized = np.divide(values, weights, out=np.full_like(values, np.nan), where=is_near)
+        return np.minimum(resized, np.fmax.reduce(anomaly_map, axis=None))  # but for rounding
+
+    @staticmethod
+    def _sample(anomaly_map, places):
+        """Values at rows and columns, which may lie between pixels."""
+        for axis, centres in enumerate(places):
             size = anomaly_map.shape[axis]
-            _, centres = self._inside(*geometry)
-            centres = np.clip(centres, 0, size - 1)
             left = np.minimum(centres.astype(int), max(size - 2, 0))
             weight = (centres - left).astype(anomaly_map.dtype)
             weight = weight[:, None] if axis == 0 else weight
@@ -83,6 +100,21 @@ class Window:
         in_image = np.full(shape, np.nan, dtype=anomaly_map.dtype)
         in_image[self.inspected(shape)] = self.resize_map(anomaly_map, shape)
         return in_image
+
+    def in_picture(self, anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """As :meth:`in_image`; if it is much smaller, its pixels have the highest they cover."""
+        resized, corner, size = (list(pair) for pair in (self.resized, self.corner, self.size))
+        for axis, inside in enumerate(self.inspected(shape)):
+            n = shape[axis]
+            if resized[axis] < 2 * n:
+                continue
+            starts = np.arange(inside.start, inside.stop) * resized[axis] / n - corner[axis]
+            starts = np.maximum(starts, 0).astype(int)
+            starts[:1] = 0
+            anomaly_map = np.fmax.reduceat(anomaly_map, starts, axis)
+            resized[axis], corner[axis], size[axis] = n, inside.start, len(starts)
+        window = Window(tuple(resized), tuple(corner), tuple(size))
+        return window.in_image(anomaly_map, shape)
 
     def _axes(self, shape):
         return list(zip(self.corner, self.size, shape, self.resized, strict=True))

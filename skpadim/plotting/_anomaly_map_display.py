@@ -218,8 +218,8 @@ class AnomalyMapDisplay:
             shape = shrunk(image_size(images.items[index]), _MAX_PIXELS)
             shown.append(as_picture(images.read(index, shape)))
             maps.append(_in_image(anomaly_map, window, shape, threshold))
-            resized = Window(shape, (0, 0), shape)
-            outlines.append(resized.crop_mask(mask) if mask is not None and mask.any() else None)
+            has_defect = mask is not None and mask.any()
+            outlines.append(_small_mask(mask, shape) if has_defect else None)
         indices = [entry[1] for entry in worst]
         return cls(
             shown,
@@ -409,9 +409,15 @@ def _in_image(anomaly_map, window, shape, threshold):
     """A map in an image's pixels; a peak above the threshold is not lost between them."""
     if anomaly_map.shape == shape == window.resized:
         return anomaly_map
-    in_image, highest = window.in_image(anomaly_map, shape), _highest(anomaly_map)
+    in_image, highest = window.in_picture(anomaly_map, shape), _highest(anomaly_map)
     is_lost = threshold is not None and _highest(in_image) <= threshold < highest
     return with_peak(in_image, highest) if is_lost else in_image
+
+
+def _small_mask(mask, shape):
+    """A mask in a picture, in which a small defect is not lost."""
+    whole = Window(mask.shape, (0, 0), mask.shape)
+    return whole.in_picture(mask.astype(np.float32), shape) >= 0.5
 
 
 def _highest(anomaly_map):

@@ -39,3 +39,38 @@ def test_maps_are_resized_bilinearly_to_the_inspected_part():
         window.resize_map(one, (97, 33)).shape
         == np.zeros((97, 33))[window.inspected((97, 33))].shape
     )
+
+
+@pytest.mark.parametrize("scale", [0.75, 1, 1.3, 10])
+def test_pixels_count_where_the_nearest_of_the_map_is_known(scale):
+    window = Window((40, 60), (0, 0), (40, 60))
+    one = np.full((40, 60), np.nan, np.float32)
+    one[10, 5:50] = 1  # no pixel beside it is known
+    one[20:30, 5:50] = np.arange(45)
+    shape = round(40 * scale), round(60 * scale)
+    resized = window.resize_map(one, shape)
+    rows, columns = (((np.arange(n) + 0.5) / scale).astype(int) for n in shape)
+    near = one[np.ix_(rows, columns)]
+    np.testing.assert_array_equal(np.isnan(resized), np.isnan(near))
+    np.testing.assert_allclose(resized, near, atol=0.51)
+    assert np.nanmax(resized) <= 44
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (31, 37), (30, 900)])
+def test_no_peak_is_lost_in_a_small_picture(shape):
+    window = Window((620, 800), (10, 0), (600, 800))
+    one = np.zeros((600, 800), np.float32)
+    one[:300, :400] = np.nan
+    peaks = {(402, 509): 1, (100, 700): 2, (0, 797): 3, (599, 2): 4}
+    for (row, column), value in peaks.items():
+        one[row, column - 2 : column + 3] = value
+    picture = window.in_picture(one, shape)
+    scale = np.divide(shape, window.resized)
+    for (row, column), value in peaks.items():
+        y, x = ((np.array([row, column]) + window.corner) * scale).astype(int)
+        assert np.nanmax(picture[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]) == value
+    unseen = np.ceil((310, 400) * scale).astype(int)
+    assert np.isnan(picture[: unseen[0] - 2, : unseen[1] - 2]).all()
+    assert np.isfinite(picture[unseen[0] : -1, unseen[1] : -1]).all()
+    larger = window.in_picture(one, (450, 600)), window.in_image(one, (450, 600))
+    np.testing.assert_array_equal(*larger)

@@ -39,7 +39,7 @@ def small_pictures(
 
 def _grey_map(anomaly_map, size, window):
     """255 times the root of each value's share of the highest; transparent if not inspected."""
-    in_image = window.in_image(anomaly_map, size)
+    in_image = window.in_picture(anomaly_map, size)
     values, unseen = np.nan_to_num(in_image), np.isnan(in_image)
     # The peak may lie between the pixels: what is flagged must show somewhere.
     values.flat[values.argmax()] = highest = max(float(np.nanmax(anomaly_map)), 1e-30)
