@@ -447,6 +447,9 @@ def test_regions_are_coloured_above_the_threshold_alone(page, scores):
     assert 0 < of_model < 320 * 240 / 2
     set_threshold(page, scores.max())  # of the mask the outline is left
     wait_until(page, lambda: 0 < n_drawn() < of_model)
+    of_mask = n_drawn()
+    set_threshold(page, scores.max() * (1 - 1e-6))  # a spot that is seen
+    wait_until(page, lambda: of_mask + 40 < n_drawn() < of_model)
     set_threshold(page, scores.min() / 2)
     wait_until(page, lambda: n_drawn() > 320 * 240 / 2)
 

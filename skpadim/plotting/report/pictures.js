@@ -22,7 +22,11 @@ async function load(row, longer) {
   const [map, seen] = await greys(row.map, width, height);
   let peak = 0;
   for (let i = 0; i < map.length; i++) if (map[i] > map[peak]) peak = i;
-  map[peak] = 255; // as the score says
+  const spot = Math.round(longer / 100); // as the score says, and large enough to be seen
+  for (let y = -spot; y <= spot; y++) {
+    const column = peak % width, start = peak + y * width;
+    if (start >= 0 && start < map.length) map.fill(255, start - Math.min(spot, column), start + Math.min(spot, width - 1 - column) + 1);
+  }
   return { row, width, height, map, seen, mask: row.mask && (await greys(row.mask, width, height))[0] };
 }
 
