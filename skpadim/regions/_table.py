@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from skpadim.files._csv import infer_types
+from skpadim.images._items import list_items
 from skpadim.images._masks import image_size
 from skpadim.metrics._regions import find_regions
 
@@ -91,6 +92,10 @@ def by_image(
             f"regions has no column {missing[0]!r}: give the table of anomalous_regions, or one "
             "read from the file of 'skpadim score --regions'."
         )
+    if images is not None:
+        images = list_items(images)
+        if not all(isinstance(image, (str, os.PathLike)) for image in images):
+            raise ValueError("images has pixels: give the names of their files instead, in a list.")
     tables = dict(iter(regions.groupby("image", sort=False)))
     by_index = all(isinstance(image, Integral) for image in tables)
     if images is None:

@@ -100,6 +100,15 @@ def test_images_by_index_need_names(regions):
         list(by_image(by_index, None, None))
 
 
+def test_images_come_as_a_detector_takes_them(folder):
+    none, paths = join_tables([]), sorted(folder.iterdir())
+    expected = list(map(str, paths))
+    for images in (folder, str(folder), pd.Series(paths), pd.DataFrame({"path": expected})):
+        assert [name for name, *_ in by_image(none, images, None)] == expected
+    with pytest.raises(ValueError, match="images has pixels: give the names of their files"):
+        list(by_image(none, np.zeros((2, 9, 9)), None))
+
+
 def test_what_does_not_fit_is_refused(regions):
     with pytest.raises(ValueError, match="no column 'rle'.*anomalous_regions"):
         list(by_image(regions.drop(columns="rle"), None, None))
