@@ -257,3 +257,11 @@ def test_a_thin_region_is_not_lost_in_larger_images(align):
     for each in found:
         assert each.mask.any() == each.is_anomalous == (len(each.regions) > 0)
         assert np.isfinite(each.anomaly_map).mean() == pytest.approx(roi.mean(), rel=0.1)
+
+
+def test_a_region_that_does_not_fit_is_told_before_parts_are_looked_for(
+    make_detector, good, monkeypatch
+):
+    monkeypatch.setattr("skpadim.ImageAligner.fit", lambda *_: pytest.fail("images were read"))
+    with pytest.raises(ValueError, match="roi is 3 pixels high"):
+        make_detector(align="translation", roi=np.ones((3, 64), bool)).fit(good)

@@ -245,9 +245,9 @@ class PatchEmbedder(
         n_channels = sum(backbone.layers[layer].channels for layer in layers)
         n_features = check_n_features(self.n_features, backbone, layers, n_channels)
         tile, grid = self._check_sizes(size, crop, backbone, layers)
-        aligner = None if self.align is None else self._new_aligner(size).fit(X)
         roi, inspected = self._read_roi(images, size, crop, grid)
         windows = windows_of(crop, tile, roi, inspected, backbone, layers)
+        aligner = None if self.align is None else self._new_aligner(size).fit(X)
 
         self.backbone_ = backbone.name
         self.layers_ = layers
