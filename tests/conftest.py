@@ -56,6 +56,8 @@ def pytest_cmdline_main(config):
         option.numprocesses = min(n_cores, MAX_PROCESSES)
         if option.dist == "no":
             option.dist = "worksteal"
+        # Processes of the tests share the cores: threads that wait must not spin.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if n_cores > 2:
             # Each process has several threads still, but not one for each core.
             n_threads = max(2, n_cores // option.numprocesses)
@@ -126,7 +128,10 @@ def prepared_processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     loky_context.set_start_method("forkserver", force=True)
-    yield context
+    # Arrays go along with tasks: such workers do not let joblib know when they are done with its
+    # files, and it would wait for a second at each call.
+    with joblib.parallel_config(max_nbytes=None):
+        yield context
     loky_context.set_start_method(None, force=True)
 
 
@@ -243,7 +248,8 @@ def serve():
         server.url = f"http://127.0.0.1:{server.server_port}"
         server.requests, server.content, server.bytes_withheld = [], content, 0
         server.faults, server.ranges = [], []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # It looks for its end at such intervals.
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return server
 

@@ -93,13 +93,14 @@ def started_by_joblib():
     before = loky_context.get_start_method()
     loky.get_reusable_executor().shutdown()
     loky_context.set_start_method(None, force=True)
-    yield
+    with parallel_config("loky", max_nbytes="1M"):
+        yield
     loky.get_reusable_executor().shutdown()
     loky_context.set_start_method(before, force=True)
 
 
-def test_workers_that_have_imported_nothing(started_by_joblib, make_detector, parts, good):
-    alone, shared = (make_detector(n_jobs=n, batch_size=4).fit(good) for n in (None, 2))
+def test_workers_that_have_imported_nothing(started_by_joblib, make_small, parts, good):
+    alone, shared = (make_small(n_jobs=n).fit(good) for n in (None, 2))  # of more than a megabyte
     same_model(shared, alone, parts.data)
 
 
