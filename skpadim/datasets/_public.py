@@ -316,10 +316,14 @@ def load_mvtec_loco(
 
     Parameters
     ----------
-    root, category, return_X_y, as_frame, unaligned, random_state
+    root, category : path, str
         As for :func:`load_mvtec_ad`.
     subset : {"train", "validation", "test", "all"}, default="all"
         Split to load. The images of "train" and "validation" are all good.
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
+        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -360,13 +364,17 @@ def load_mvtec_ad_2(
 
     Parameters
     ----------
-    root, category, return_X_y, as_frame, unaligned, random_state
+    root, category : path, str
         As for :func:`load_mvtec_ad`.
     subset : {"train", "validation", "test", "test_private", "test_private_mixed", "all"}, \
             default="all"
         Split to load. The images of "train" and "validation" are all good; "test" is the public
         test set. The truth about the private ones is not published: their `target` is 0, their
         kind "unknown", and "all" leaves them out.
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
+        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -408,10 +416,14 @@ def load_btad(
 
     Parameters
     ----------
-    root, category, return_X_y, as_frame, unaligned, random_state
+    root, category : path, str
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
+        As for :func:`load_mvtec_ad`.
 
     Returns
     -------
@@ -456,10 +468,14 @@ def load_visa(
 
     Parameters
     ----------
-    root, category, return_X_y, as_frame, unaligned, random_state
+    root, category : path, str
         As for :func:`load_mvtec_ad`.
     subset : {"train", "test", "all"}, default="all"
         Split to load. The training images are all good.
+    return_X_y, as_frame, unaligned : bool, default=False
+        As for :func:`load_mvtec_ad`.
+    random_state : int, default=0
+        As for :func:`load_mvtec_ad`.
 
     Returns
     -------

@@ -242,7 +242,11 @@ class PixelMetrics:
         Returns
         -------
         values : dict of str to float
-            As from :func:`pixel_metrics`; ``auspro_0.3`` and so on with `saturation`.
+            ``pixel_roc_auc``, ``pixel_average_precision``, ``pixel_f1_max`` and
+            ``pixel_f1_max_threshold``; ``aupro_0.3`` and so on, one a limit; ``auspro_0.3`` and
+            so on with `saturation`; ``image_roc_auc``, ``image_average_precision``,
+            ``image_f1_max`` and ``image_f1_max_threshold`` of the maps' maxima, an image being
+            anomalous if its mask is anywhere (NaN if there is one kind of image only).
             With ``exact=False``, also a bound on the error of each metric of pixels, under its
             name and ``_error``: the exact value is no farther away. Metrics of images are exact.
 

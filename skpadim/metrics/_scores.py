@@ -64,8 +64,12 @@ def pixel_average_precision_score(y_true, y_score, *, ignore=None) -> float:
 
     Parameters
     ----------
-    y_true, y_score, ignore
-        As for :func:`pixel_roc_auc_score`.
+    y_true : array or tensor of shape (n, height, width), or list of (height, width)
+        Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
+    y_score : array or tensor of shape (n, height, width), or list of (height, width)
+        Anomaly maps, floating and finite: higher is more anomalous.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -99,8 +103,12 @@ def pixel_f1_max(y_true, y_score, *, ignore=None) -> tuple[float, float]:
 
     Parameters
     ----------
-    y_true, y_score, ignore
-        As for :func:`pixel_roc_auc_score`.
+    y_true : array or tensor of shape (n, height, width), or list of (height, width)
+        Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
+    y_score : array or tensor of shape (n, height, width), or list of (height, width)
+        Anomaly maps, floating and finite: higher is more anomalous.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -191,8 +199,14 @@ def pro_curve(
 
     Parameters
     ----------
-    y_true, y_score, connectivity, ignore
-        As for :func:`aupro_score`.
+    y_true : array or tensor of shape (n, height, width), or list of (height, width)
+        Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
+    y_score : array or tensor of shape (n, height, width), or list of (height, width)
+        Anomaly maps, floating and finite: higher is more anomalous.
+    connectivity : {8, 4}, default=8
+        Whether pixels that touch at a corner only are one region.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------
@@ -229,10 +243,16 @@ def pro_score(y_true, y_score, threshold, *, connectivity=8, ignore=None) -> flo
 
     Parameters
     ----------
-    y_true, y_score, connectivity, ignore
-        As for :func:`aupro_score`.
+    y_true : array or tensor of shape (n, height, width), or list of (height, width)
+        Masks: bool, 0 and 1, or 0 and 255; anomalous where not 0.
+    y_score : array or tensor of shape (n, height, width), or list of (height, width)
+        Anomaly maps, floating and finite: higher is more anomalous.
     threshold : float
         Pixels with at least this score are called anomalous.
+    connectivity : {8, 4}, default=8
+        Whether pixels that touch at a corner only are one region.
+    ignore : array or tensor of bool, or list of (height, width), default=None
+        True where pixels do not count; see :func:`aupro_score`.
 
     Returns
     -------

@@ -114,8 +114,10 @@ class AnomalyMapDisplay:
             The truth, as for :func:`skpadim.metrics.evaluate`.
         max_images : int, default=12
             How many are shown: those of the lowest scores.
-        ax, **kwargs
+        ax : Axes, array of Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------
@@ -169,8 +171,10 @@ class AnomalyMapDisplay:
             What the images are called. None for their files' names, or their indices.
         max_images : int, default=12
             How many are shown: those of the highest maxima.
-        ax, **kwargs
+        ax : Axes, array of Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------

@@ -83,8 +83,10 @@ class PatchGaussianDisplay:
             Fitted.
         position : (row, column), default=None
             As of the class.
-        ax, **kwargs
+        ax : Axes, array of two Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------

@@ -83,8 +83,10 @@ class ProCurveDisplay:
             As for :func:`skpadim.metrics.evaluate`: False keeps a histogram, and no map.
         name : str, default=None
             None for the class of the detector.
-        ax, **kwargs
+        ax : Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------
@@ -110,8 +112,10 @@ class ProCurveDisplay:
             As for :func:`skpadim.metrics.aupro_score`.
         name : str, default=None
             What the legend calls the curve.
-        ax, **kwargs
+        ax : Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------

@@ -77,8 +77,10 @@ class ScoreHistogramDisplay:
             In any form that the detector takes.
         y : array-like of shape (n_samples,), default=None
             +1 good, -1 defective; or 0 good, 1 defective.
-        ax, **kwargs
+        ax : Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------
@@ -108,8 +110,10 @@ class ScoreHistogramDisplay:
             Higher is more normal.
         calibration_scores, threshold
             As of the class.
-        ax, **kwargs
+        ax : Axes, default=None
             As for :meth:`plot`.
+        **kwargs : dict
+            Of :meth:`plot`.
 
         Returns
         -------

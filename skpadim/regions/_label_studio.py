@@ -31,8 +31,11 @@ def to_label_studio(
 
     Parameters
     ----------
-    regions, images
-        As for :func:`to_coco`.
+    regions : DataFrame
+        Of :meth:`PadimDetector.anomalous_regions`, or read from its CSV file.
+    images : sequence of paths, default=None
+        All images that were looked at, also those in which nothing was found. Where regions have
+        indices of images, the name of the file of each. None stands for the images of regions.
     root : path, default=None
         Folder that file names are relative to; None leaves them as they are. For files that Label
         Studio serves, the folder of its ``LOCAL_FILES_DOCUMENT_ROOT``.
