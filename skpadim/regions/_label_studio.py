@@ -33,7 +33,7 @@ def to_label_studio(
     ----------
     regions : DataFrame
         Of :meth:`PadimDetector.anomalous_regions`, or read from its CSV file.
-    images : sequence of paths, default=None
+    images : sequence of paths, or path of a folder, default=None
         All images that were looked at, also those in which nothing was found. Where regions have
         indices of images, the name of the file of each. None stands for the images of regions.
     root : path, default=None
