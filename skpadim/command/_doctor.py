@@ -16,7 +16,7 @@ from skpadim.calibration._conformal import samples_needed
 from skpadim.command._arguments import add_command, share
 from skpadim.command._given_images import collect_images, counted
 from skpadim.command._labelled_folder import check_only_good
-from skpadim.command._model import load_model, n_learned
+from skpadim.command._model import load_model
 from skpadim.command._threshold import flagged_share, in_words, percent
 from skpadim.files._files import check_output_file
 
@@ -81,10 +81,10 @@ def run_doctor(options) -> int:
     if given is not None:
         from skpadim.command._folder_check import look_at_folder
 
-        readable, more, found = look_at_folder(given, folders[0], options, detector)
+        readable, n_known, more, found = look_at_folder(given, folders[0], options, detector)
         facts, findings = facts | more, findings | found
         if models and readable:
-            more, found = _look_at_both(detector, models[0], readable, folders[0])
+            more, found = _look_at_both(detector, models[0], readable, n_known, folders[0])
             facts, findings = facts | more, findings | found
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -192,14 +192,13 @@ def _look_at_model(path):
     return detector, facts, findings
 
 
-def _look_at_both(detector, model, paths, folder):
+def _look_at_both(detector, model, paths, n_known, folder):
     """Whether the images are those that were learned from, and if not whether scores drifted."""
     import numpy as np
     from scipy.stats import mannwhitneyu
 
-    learned = n_learned(detector, paths)
-    facts = {"known to the model": f"it has learned from {learned} of the {len(paths)} images"}
-    if learned > len(paths) / 2:
+    facts = {"known to the model": f"it has learned from {n_known} of the {len(paths)} images"}
+    if n_known > len(paths) / 2:
         facts["known to the model"] += "; give others to see whether they have drifted"
         return facts, {}
     sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, _N_SAMPLE).astype(int))]

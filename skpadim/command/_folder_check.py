@@ -46,7 +46,10 @@ class Look(NamedTuple):
 
 
 def look_at_folder(given, folder: Path, options, detector):
-    """The readable images of a folder, facts, and findings; the detector is None for a fit."""
+    """The readable images of a folder, how many of them a model knows, facts, and findings.
+
+    The detector is None for a fit.
+    """
     batches = read_ahead(lambda index: _look_at(given.paths[index]), len(given.paths), 64)
     looks = [look for batch in batches for look in batch]
     bad = [path for path, look in zip(given.paths, looks, strict=True) if look.problem]
@@ -57,7 +60,8 @@ def look_at_folder(given, folder: Path, options, detector):
         what = f"{len(bad)} of {len(given.paths)} images cannot be read: {_some(bad)}."
         findings[what] = "take them out, or leave them out with --on-error skip"
     if not looks:
-        return paths, {}, findings
+        return paths, 0, {}, findings
+    n_known = 0 if detector is None else n_learned(detector, paths)
     sizes = Counter(look.size for look in looks)
     facts = {"images": f"{len(looks)}, " + _sizes_in_words(sizes)}
     findings |= _of_pixels(paths, looks)
@@ -66,7 +70,7 @@ def look_at_folder(given, folder: Path, options, detector):
     if n_parts < len(looks):
         facts["images"] = f"{len(looks)} images of {n_parts} parts, {_sizes_in_words(sizes)}"
     copies = _of_copies(paths, groups, folder, options.write_groups)
-    is_learned_from = detector is None or n_learned(detector, paths) > len(paths) / 2
+    is_learned_from = detector is None or n_known > len(paths) / 2
     if is_learned_from and getattr(detector, "calibration_groups_", None) is None:  # else it knows
         findings |= copies
     if detector is None:
@@ -78,7 +82,7 @@ def look_at_folder(given, folder: Path, options, detector):
     if are_alike and len(paths) >= 3 and (detector is None or detector.aligner_ is None):
         more, found = look_at_positions(paths, common, folder if is_learned_from else "FOLDER")
         facts, findings = facts | more, findings | found
-    return paths, facts, findings
+    return paths, n_known, facts, findings
 
 
 def _look_at(path):

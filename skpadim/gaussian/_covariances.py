@@ -16,7 +16,8 @@ def covariances(state: Moments | Samples, sharing: str, grid: np.ndarray) -> np.
         centred = (state.rows.numpy() - state.mean.numpy()).swapaxes(0, 1)
         with blas_threads(torch.get_num_threads()):
             products = centred.swapaxes(1, 2) @ centred
-        return products / max(state.count - 1, 1)
+        products /= max(state.count - 1, 1)  # in place: they may be gigabytes
+        return products
     n_gaussians, n_features = state.mean.shape
     matrices = np.empty((n_gaussians, n_features, n_features))
     for positions, moments in all_moments(state, sharing, grid):

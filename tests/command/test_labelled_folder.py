@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from skpadim.__main__ import main
 from skpadim.command._labelled_folder import check_only_good, labelled_images
 
 
@@ -52,12 +53,18 @@ def test_images_beside_the_kinds_are_told(category):
 
 
 def test_a_data_set_s_folder_is_not_learned_from(category):
-    for name in (".", "ground_truth/.."):
-        with pytest.raises(ValueError, match="only good images are .* give .*train.good"):
-            check_only_good([category / name])
+    with pytest.raises(ValueError, match="only good images are .* give .*train.good"):
+        check_only_good([category])
     (category / "train").rename(category / "learn")
     with pytest.raises(ValueError, match="ground_truth, learn, test.*give their folder"):
         check_only_good([category])
     with pytest.warns(UserWarning, match="taken for good ones, and it has the folders cut, good"):
         check_only_good([category / "test"])
     check_only_good([category / "test" / "good", category / "learn"])
+
+
+@pytest.mark.parametrize("command", [["fit", "-o", "model.joblib"], ["doctor"]])
+def test_it_is_refused_by_all_who_take_a_folder_to_learn_from(category, command, capsys):
+    assert main([*command, str(category)]) == 1
+    assert "error:" in (told := capsys.readouterr().err)
+    assert "only good images are learned from" in told
